@@ -1,0 +1,142 @@
+#!/bin/sh
+# Makes a Debian root image-based. Runs inside the root, as /customize.sh, twice:
+# after the essential packages (users) and after all packages (everything else).
+set -eu
+umask 022
+cd /
+exec >&2 # stdout is the tar.
+
+say() { echo "I: image: $*"; }
+fail() { echo "E: image: $*"; exit 1; }
+
+# /etc/passwd and /etc/group from sysusers.d, before a package asks for a user. A package
+# that finds its user leaves it alone, so the ids are ours.
+make_users() {
+	say "making the system users"
+	awk -F '"' '
+		/^[ug] / {
+			# The description is the only quoted field, and may hold spaces.
+			gecos = NF > 1 ? $2 : ""
+			if (NF > 1) $0 = $1 "-" $3
+			n = split($0, f, " ")
+			m = split(f[3], id, ":")
+			if (m == 1) print f[2] ":*:" id[1] ":" >>"/etc/group"
+			if (f[1] != "u") next
+			gid = m > 1 ? id[2] : id[1]
+			print f[2] ":*:" id[1] ":" gid ":" gecos ":" f[n - 1] ":" f[n] >>"/etc/passwd"
+		}' /usr/lib/sysusers.d/10-testboot.conf
+}
+
+# bootc and ostree look for the kernel and the initramfs beside the modules.
+place_kernel() {
+	version=$(ls /usr/lib/modules)
+	[ -f "/boot/vmlinuz-$version" ] || fail "not exactly one kernel: $version"
+	modules=/usr/lib/modules/$version
+	mv "/boot/vmlinuz-$version" "$modules/vmlinuz"
+	mv "/boot/config-$version" "$modules/config"
+	say "making the initramfs of $version"
+	# Extended attributes are not kept alike by root and by an unprivileged user.
+	DRACUT_NO_XATTR=1 dracut --quiet --force --tmpdir /tmp --kver "$version" "$modules/initramfs.img"
+	find /boot -mindepth 1 -delete
+	rm -f /vmlinuz /vmlinuz.old /initrd.img /initrd.img.old
+}
+
+# Services are on by links below /usr: a link in /etc would be merged with the host's.
+enable_services() {
+	say "enabling services"
+	preset=/usr/lib/systemd/system-preset/50-testboot.preset
+	for verb in enable disable; do
+		# shellcheck disable=SC2046 # One word a unit.
+		systemctl --root=/ --quiet preset $(awk -v verb=$verb '$1 == verb { print $2 }' $preset)
+	done
+	systemctl --root=/ --quiet set-default multi-user.target
+	# The file system follows the partition that systemd-repart has grown.
+	systemctl --root=/ --quiet add-wants sysinit.target systemd-growfs@var.service
+	for scope in system user; do
+		from=/etc/systemd/$scope
+		to=/usr/lib/systemd/$scope
+		(cd $from && find . -type l) | while read -r link; do
+			mkdir -p "$to/${link%/*}"
+			mv -f "$from/$link" "$to/$link"
+		done
+		find $from -mindepth 1 -depth -type d -empty -delete
+	done
+}
+
+# What differs from host to host, or tells of the machine that built the image.
+forget_machine() {
+	: >/etc/machine-id
+	: >/etc/fstab
+	rm -f /etc/hostname /etc/.pwd.lock /etc/ssh/ssh_host_*
+	rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-
+	# The mirror that this build used; debian.sources names Debian's own.
+	rm -f /etc/apt/sources.list /etc/apt/apt.conf.d/99mmdebstrap
+	ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
+}
+
+# /var belongs to the host: directories become tmpfiles.d lines, files are copied from
+# /usr/share/factory at the first boot, and what only packaging tools read is dropped.
+empty_var() {
+	say "turning /var into tmpfiles.d"
+	mkdir -p /usr/lib/sysimage /usr/share/factory
+	mv /var/lib/dpkg /usr/lib/sysimage/dpkg
+	rm -f /usr/lib/sysimage/dpkg/*-old /usr/lib/sysimage/dpkg/lock*
+	rm -rf /var/tmp /var/lib/apt /var/lib/pam /var/lib/ucf /var/lib/shells.state
+	rm -rf /var/lib/systemd/deb-systemd-helper-* /var/lib/systemd/deb-systemd-user-helper-*
+	find /var/cache /var/log ! -type d -delete
+	rm -f /var/lib/dbus/machine-id
+
+	# Paths that Debian's own files, or ours, declare already.
+	awk '$1 ~ /^[dDvqQLC]/ { sub(/\/$/, "", $2); print $2 }' /usr/lib/tmpfiles.d/*.conf >/tmp/declared
+	{
+		echo "# Made from the packages' /var."
+		find /var -mindepth 1 -printf '%p\t%y\t%m\t%u\t%g\t%l\n' | LC_ALL=C sort |
+			awk -F '\t' '
+				FILENAME == "/tmp/declared" { declared[$0] = 1; next }
+				$1 in declared { next }
+				/[ "]/ { print "E: image: tmpfiles.d cannot name " $1 >"/dev/stderr"; exit 1 }
+				$2 == "d" { print "d", $1, "0" $3, $4, $5, "-" }
+				$2 == "f" { print "C", $1, "0" $3, $4, $5, "-" }
+				$2 == "l" { print "L", $1, "-", "-", "-", "-", $6 }
+			' /tmp/declared -
+	} >/usr/lib/tmpfiles.d/zz-testboot-var.conf
+	awk '$1 == "C" { print $2 }' /usr/lib/tmpfiles.d/zz-testboot-var.conf | while read -r file; do
+		mkdir -p "/usr/share/factory${file%/*}"
+		mv "$file" "/usr/share/factory$file"
+	done
+	find /var -mindepth 1 -delete
+}
+
+# The top of the root as ostree wants it: everything writable is a link into /var or /run.
+link_top() {
+	for name in home mnt opt srv; do
+		rm -rf "/${name:?}"
+		ln -s "var/$name" "/$name"
+	done
+	for name in root media usr/local; do rm -rf "/${name:?}"; done
+	ln -s var/roothome /root
+	ln -s run/media /media
+	ln -s ../var/usrlocal /usr/local
+	mkdir /sysroot
+	ln -s sysroot/ostree /ostree
+	# systemd-tmpfiles does not follow /root to where a credential's key belongs.
+	provision=/usr/lib/tmpfiles.d/provision.conf
+	sed -i 's, /root, /var/roothome,' $provision
+	grep -q ' /var/roothome/.ssh/authorized_keys ' $provision || fail "$provision has changed"
+}
+
+case ${MMDEBSTRAP_HOOK:?} in
+essential)
+	make_users
+	;;
+customize)
+	place_kernel
+	enable_services
+	forget_machine
+	empty_var
+	link_top
+	find /run /tmp -mindepth 1 -xdev -delete
+	rm /customize.sh
+	;;
+*) fail "unexpected hook: $MMDEBSTRAP_HOOK" ;;
+esac

@@ -1,0 +1,61 @@
+//! Errors that end with what to do about them.
+
+use std::error::Error;
+use std::fmt;
+
+/// An error and the command or edit that mends it.
+///
+/// It shows itself as the error that it holds, so that the chain of causes reads as before.
+#[derive(Debug)]
+pub(crate) struct Hinted {
+    error: Box<dyn Error + Send + Sync>,
+    pub(crate) hint: String,
+}
+
+/// Adds a hint to whatever went wrong.
+pub(crate) trait WithHint<T> {
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
+        self.map_err(|error| hinted(error, hint))
+    }
+}
+
+/// `error` with a hint.
+pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
+    Hinted { error: error.into().into(), hint: hint.into() }.into()
+}
+
+/// The hints in an error's chain, outermost first.
+pub(crate) fn hints(error: &anyhow::Error) -> impl Iterator<Item = &str> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<Hinted>()).map(|hinted| hinted.hint.as_str())
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_hint_is_found_under_context_and_does_not_show_twice() {
+        let error = Err::<(), _>(anyhow!("no go.mod")).hint("run 'go mod init'").context("reading apps/x");
+        let error = error.unwrap_err();
+        assert_eq!(format!("{error:#}"), "reading apps/x: no go.mod");
+        assert_eq!(hints(&error).collect::<Vec<_>>(), ["run 'go mod init'"]);
+    }
+}

@@ -1,0 +1,8 @@
+//! `cargo xtask`: Go source to a bootable, upgradable OS image. docs/architecture.md is the map.
+
+mod exec;
+mod hint;
+mod oci;
+mod progress;
+
+fn main() {}

@@ -1,0 +1,49 @@
+//! The one time that an image holds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// A moment in whole seconds, as SOURCE_DATE_EPOCH gives it and as `created` shows it (RFC 3339).
+/// Source: reproducible-builds.org, "SOURCE_DATE_EPOCH"; OCI image specification, config.md, "created".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timestamp(DateTime<Utc>);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a number of seconds since 1970")]
+pub(crate) struct TimestampError(String);
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Timestamp, TimestampError> {
+        text.parse()
+            .ok()
+            .filter(|&seconds| seconds >= 0)
+            .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+            .map(Timestamp)
+            .ok_or_else(|| TimestampError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_rfc_3339() {
+        let shown = |text: &str| text.parse::<Timestamp>().map(|t| t.to_string());
+        assert_eq!(shown("0"), Ok("1970-01-01T00:00:00Z".to_owned()));
+        assert_eq!(shown("1700000000"), Ok("2023-11-14T22:13:20Z".to_owned()));
+        for bad in ["", "-1", "now", "99999999999999999"] {
+            assert_eq!(shown(bad), Err(TimestampError(bad.to_owned())));
+        }
+    }
+}
