@@ -201,9 +201,13 @@ mod tests {
 
         let script = "echo one >&2; echo two >&2; exit 3";
         let error = run(cmd!(sh, "sh -c {script}")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @r#"
+        `sh -c "echo one >&2; echo two >&2; exit 3"` failed (exit status: 3)
+            one
+            two
+        "#);
         let error = run(cmd!(sh, "no-such-program --flag")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"");
+        insta::assert_snapshot!(error, @"`no-such-program --flag` could not be started");
     }
 
     #[test]

@@ -236,3 +236,230 @@ fn translate_media_type(descriptor: &mut Map<String, Value>) {
 fn json_bytes(object: Map<String, Value>) -> Vec<u8> {
     Value::Object(object).to_string().into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::base::BaseError;
+    use super::super::document::Document;
+    use super::super::layer::{Compression, LayerWriter};
+    use super::super::{DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST};
+    use super::*;
+
+    const AMD64: &str = "linux/amd64";
+    /// A config with keys that typed models drop, in an order that is not theirs.
+    const CONFIG: &str = r#"{"rootfs":{"type":"layers","diff_ids":["DIFF"]},"x-unknown":{"b":1,"a":2},"created":"2025-01-01T00:00:00Z","config":{"Healthcheck":{"Test":["NONE"]},"Labels":{"containers.bootc":"1","org.opencontainers.image.version":"10"},"Env":["PATH=/usr/bin"]},"os":"linux","architecture":"amd64","history":[{"created_by":"base"},{"created_by":"label","empty_layer":true}]}"#;
+
+    /// A base with `config`, its manifest written with the given media types.
+    fn base(config: &str, types: [&str; 3], manifest_extra: &str) -> Result<Base, BaseError> {
+        let config = Verified::own(config.replace("DIFF", &Digest::of(b"tar").to_string()).into_bytes());
+        let [manifest_type, config_type, layer_type] = types;
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{manifest_type}","config":{{"mediaType":"{config_type}","digest":"{}","size":{}}},"layers":[{{"mediaType":"{layer_type}","digest":"{}","size":5}}]{manifest_extra}}}"#,
+            config.digest(),
+            config.bytes().len(),
+            Digest::of(b"layer"),
+        );
+        let Ok(Document::Manifest(manifest)) = Document::parse(Verified::own(manifest.into_bytes()), None)
+        else {
+            panic!("a manifest");
+        };
+        Base::new(manifest, config, AMD64.parse().unwrap())
+    }
+
+    fn oci_base(config: &str) -> Result<Base, BaseError> {
+        let types = [MediaType::ImageManifest, MediaType::ImageConfig, MediaType::ImageLayerGzip];
+        let extra = r#","annotations":{"kept":"yes","org.opencontainers.image.version":"10"}"#;
+        base(config, types.each_ref().map(MediaType::as_ref), extra)
+    }
+
+    fn layer(name: &str, tar: &[u8]) -> Layer {
+        let mut writer = LayerWriter::new(Compression::Gzip, Vec::new()).unwrap();
+        writer.write_all(tar).unwrap();
+        writer.finish(name).unwrap().0
+    }
+
+    fn provenance() -> Provenance {
+        Provenance {
+            base_name: "quay.io/centos-bootc/centos-bootc:stream10".to_owned(),
+            version: Some("v3".to_owned()),
+            revision: Some("0123abc".to_owned()),
+            source: None,
+        }
+    }
+
+    fn pretty(blob: &Verified) -> String {
+        serde_json::to_string_pretty(&serde_json::from_slice::<Value>(blob.bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_key_of_the_base_survives_in_its_place() {
+        let image =
+            append(&oci_base(CONFIG).unwrap(), &[layer("hello", b"app")], None, &provenance()).unwrap();
+        insta::assert_snapshot!(pretty(&image.config), @r#"
+        {
+          "rootfs": {
+            "type": "layers",
+            "diff_ids": [
+              "sha256:90aebae315675cbf04612de4f7d5874850f48e0b8dd82becbeaa47ca93f5ebfb",
+              "sha256:a172cedcae47474b615c54d510a5d84a8dea3032e958587430b413538be3f333"
+            ]
+          },
+          "x-unknown": {
+            "b": 1,
+            "a": 2
+          },
+          "created": "2025-01-01T00:00:00Z",
+          "config": {
+            "Healthcheck": {
+              "Test": [
+                "NONE"
+              ]
+            },
+            "Labels": {
+              "containers.bootc": "1",
+              "org.opencontainers.image.version": "v3"
+            },
+            "Env": [
+              "PATH=/usr/bin"
+            ]
+          },
+          "os": "linux",
+          "architecture": "amd64",
+          "history": [
+            {
+              "created_by": "base"
+            },
+            {
+              "created_by": "label",
+              "empty_layer": true
+            },
+            {
+              "created_by": "bootc-testboot layer hello",
+              "created": "2025-01-01T00:00:00Z"
+            }
+          ]
+        }
+        "#);
+        insta::assert_snapshot!(pretty(&image.manifest), @r#"
+        {
+          "schemaVersion": 2,
+          "mediaType": "application/vnd.oci.image.manifest.v1+json",
+          "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": "sha256:642c686536648675e48fe0f532e7c712cef461c9f8738e079b920246965a7db1",
+            "size": 578
+          },
+          "layers": [
+            {
+              "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+              "digest": "sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85",
+              "size": 5
+            },
+            {
+              "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+              "digest": "sha256:0be51056202095ba048edb18bc874e60eda6ee6968c5622f2b77e18b4c3509b1",
+              "size": 26
+            }
+          ],
+          "annotations": {
+            "kept": "yes",
+            "org.opencontainers.image.version": "v3",
+            "org.opencontainers.image.base.name": "quay.io/centos-bootc/centos-bootc:stream10",
+            "org.opencontainers.image.base.digest": "sha256:349f8d8a1db9c4a055e0d662989320bf48f3bc94f76ee8460d274cbc1cb1d8c9",
+            "org.opencontainers.image.revision": "0123abc"
+          }
+        }
+        "#);
+        assert_eq!(image.layers.last().unwrap().origin, Origin::Ours("hello".to_owned()));
+    }
+
+    #[test]
+    fn provenance_never_changes_the_config() {
+        let base = oci_base(CONFIG).unwrap();
+        let other = Provenance { revision: None, base_name: "elsewhere".to_owned(), ..provenance() };
+        let [one, two] =
+            [provenance(), other].map(|p| append(&base, &[layer("hello", b"app")], None, &p).unwrap());
+        assert_eq!(one.config, two.config);
+        assert_ne!(one.manifest, two.manifest);
+    }
+
+    #[test]
+    fn docker_bases_become_oci_images_with_the_same_blobs() {
+        let base = base(CONFIG, [DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER_GZIP], "").unwrap();
+        let image = append(&base, &[], None, &provenance()).unwrap();
+        assert!(!pretty(&image.manifest).contains("docker"), "{}", pretty(&image.manifest));
+        assert_eq!(image.layers[0].descriptor.digest, base.layers()[0].digest);
+    }
+
+    #[test]
+    fn source_date_epoch_is_the_only_time() {
+        let created = Some("1700000000".parse().unwrap());
+        let image =
+            append(&oci_base(CONFIG).unwrap(), &[layer("hello", b"app")], created, &provenance()).unwrap();
+        let config: Value = serde_json::from_slice(image.config.bytes()).unwrap();
+        assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+        assert_eq!(config["history"][2]["created"], "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn history_that_does_not_match_the_layers_is_left_alone() {
+        let odd = CONFIG.replace(r#""empty_layer":true"#, r#""comment":"a second layer?""#);
+        let image = append(&oci_base(&odd).unwrap(), &[layer("hello", b"app")], None, &provenance()).unwrap();
+        let config: Value = serde_json::from_slice(image.config.bytes()).unwrap();
+        assert_eq!(config["history"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_base_that_cannot_boot_or_contradicts_itself_is_refused() {
+        let check = |from: &str, to: &str, expected: &str| {
+            assert!(CONFIG.contains(from));
+            let error = oci_base(&CONFIG.replace(from, to)).unwrap_err().to_string();
+            assert_eq!(error, expected);
+        };
+        check(
+            r#""containers.bootc":"1","#,
+            "",
+            "the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it",
+        );
+        check("amd64", "arm64", "the config says linux/arm64, but linux/amd64 was asked for");
+        check(
+            r#""diff_ids":["DIFF"]"#,
+            r#""diff_ids":[]"#,
+            "the manifest has 1 layers, the config 0 diff ids: they must be one to one",
+        );
+        check(
+            r#""containers.bootc":"1""#,
+            r#""containers.bootc":"1","ostree.final-diffid":"sha256:0""#,
+            "`ostree.final-diffid` names sha256:0, which is none of the image's layers",
+        );
+        let foreign = base(
+            CONFIG,
+            [DOCKER_MANIFEST, DOCKER_CONFIG, "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"],
+            "",
+        );
+        assert!(matches!(foreign, Err(BaseError::LayerType { .. })), "{foreign:?}");
+    }
+
+    #[test]
+    fn the_last_layer_of_the_base_is_never_repeated() {
+        let diff_id = DiffId(Digest::of(b"tar"));
+        let label = format!(r#""containers.bootc":"1","ostree.final-diffid":"{diff_id}""#);
+        let base = oci_base(&CONFIG.replace(r#""containers.bootc":"1""#, &label)).unwrap();
+        let error = append(&base, &[layer("hello", b"tar")], None, &provenance());
+        assert_eq!(error, Err(AppendError::RepeatsFinalLayer { name: "hello".to_owned(), diff_id }));
+    }
+
+    #[test]
+    fn an_index_names_each_platform() {
+        let base = oci_base(CONFIG).unwrap();
+        let image = append(&base, &[], None, &provenance()).unwrap();
+        let Ok(Document::Index(index)) =
+            Document::parse(index(&[image.clone()], base.digest(), &provenance()), None)
+        else {
+            panic!("an index");
+        };
+        assert_eq!(index.select(AMD64.parse().unwrap()), Ok(&image.descriptor()));
+    }
+}

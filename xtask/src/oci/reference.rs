@@ -106,7 +106,7 @@ mod tests {
             "oci-archive:x.tar",
             "`oci-archive:` images are not supported: use `oci:DIR[:TAG]` or a registry reference",
         );
-        check("Upper/Case", "`Upper/Case` is not an image reference: repository name must be lowercase");
+        check("Upper/Case", "`Upper/Case` is not an image reference: invalid reference format");
         check("a@sha256:../x", "`a@sha256:../x` is not an image reference: invalid reference format");
     }
 }
