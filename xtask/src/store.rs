@@ -1,0 +1,459 @@
+//! An OCI layout directory: what is in it is whole and verified, or is not in it.
+//!
+//! Blobs go in first, `index.json` last, each under a temporary name until it is complete and on
+//! disk. One process writes at a time. Source: OCI image specification, image-layout.md.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use ocidir::OciDir;
+use serde_json::{Map, Value, json};
+
+use crate::hint::{WithHint, hinted};
+use crate::oci::document::{self, Document};
+use crate::oci::{Descriptor, Digest, Manifest, Verified};
+
+/// Names an image in `index.json`. Source: image-spec, annotations.md.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Says that the base's layers are not in the layout, and which image in which registry has them.
+const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
+/// No image config is larger; it is read whole.
+pub(crate) const MAX_CONFIG: u64 = 16 * 1024 * 1024;
+/// What `index.json` is called until it is complete.
+const INDEX_TEMPORARY: &str = ".index.json.";
+
+/// A layout that is read; from [`Store::create`], one that is written as well.
+pub(crate) struct Store {
+    path: PathBuf,
+    layout: OciDir,
+    /// Held by the one process that writes.
+    lock: Option<File>,
+}
+
+/// Whether the layers of an image's base are in the layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Completeness {
+    Whole,
+    /// The base's layers stay in the registry, under this reference.
+    LayersIn(String),
+}
+
+/// Whether something had to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Written,
+    Unchanged,
+}
+
+impl Store {
+    /// Opens the layout at `path` for writing, and makes it when it is not there.
+    pub(crate) fn create(path: &Path) -> Result<Store> {
+        let writing = || format!("writing the OCI layout {}", path.display());
+        fs::create_dir_all(path).with_context(writing)?;
+        let dir = Dir::open_ambient_dir(path, ambient_authority()).with_context(writing)?;
+        let layout = OciDir::ensure(dir).with_context(writing)?;
+        let lock = File::open(path.join("oci-layout")).with_context(writing)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(anyhow!("another run is writing {}", path.display()))
+                    .hint("wait for it, or write elsewhere with '--to oci:DIR'");
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(writing),
+        }
+        let store = Store { path: path.to_owned(), layout, lock: Some(lock) };
+        store.sweep().with_context(writing)?;
+        Ok(store)
+    }
+
+    /// Opens the layout at `path` for reading.
+    pub(crate) fn open(path: &Path) -> Result<Store> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())
+            .with_context(|| format!("opening the OCI layout {}", path.display()))?;
+        if !path.join("oci-layout").is_file() {
+            bail!("{} is not an OCI layout: it has no file `oci-layout`", path.display());
+        }
+        let layout =
+            OciDir::open(dir).with_context(|| format!("opening the OCI layout {}", path.display()))?;
+        Ok(Store { path: path.to_owned(), layout, lock: None })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The image that `tag` names, or the only one there is.
+    pub(crate) fn document(&self, tag: Option<&str>) -> Result<Document> {
+        let index = self.index()?;
+        let entries = entries(&index);
+        let named = |entry: &&Map<String, Value>| tag.is_none() || ref_name(entry) == tag;
+        let found: Vec<_> = entries.iter().copied().filter(named).collect();
+        let tags = || entries.iter().filter_map(|entry| ref_name(entry)).collect::<Vec<_>>().join(", ");
+        let path = self.path.display();
+        let entry = match found[..] {
+            [entry] => entry,
+            [] if entries.is_empty() => bail!("the OCI layout {path} holds no image"),
+            [] => {
+                return Err(anyhow!("the OCI layout {path} has no image `{}`", tag.unwrap_or_default()))
+                    .hint(format!("name one of: {}", tags()));
+            }
+            [..] => {
+                return Err(anyhow!("the OCI layout {path} has {} images", found.len()))
+                    .hint(format!("name one, as in 'oci:{path}:TAG': {}", tags()));
+            }
+        };
+        let descriptor: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
+            .with_context(|| format!("reading {path}/index.json"))?;
+        self.document_at(&descriptor)
+    }
+
+    /// The manifest or index that `descriptor` names.
+    pub(crate) fn document_at(&self, descriptor: &Descriptor) -> Result<Document> {
+        let blob = self.read(descriptor, document::MAX_SIZE)?;
+        Document::parse(blob, Some(descriptor.media_type.as_ref()))
+            .with_context(|| format!("reading the OCI layout {}", self.path.display()))
+    }
+
+    /// A blob of at most `cap` bytes, whole.
+    pub(crate) fn read(&self, descriptor: &Descriptor, cap: u64) -> Result<Verified> {
+        let reading = || format!("reading {} in {}", descriptor.digest, self.path.display());
+        if descriptor.size > cap {
+            return Err(anyhow!("it claims {} bytes; at most {cap} make sense", descriptor.size))
+                .with_context(reading);
+        }
+        let mut bytes = Vec::new();
+        self.open_blob(descriptor)?.read_to_end(&mut bytes).with_context(reading)?;
+        Verified::check(bytes, descriptor)
+            .hint(format!("remove {} and make it again", self.path.display()))
+            .with_context(reading)
+    }
+
+    /// A blob's bytes, of the right size but not hashed.
+    pub(crate) fn open_blob(&self, descriptor: &Descriptor) -> Result<File> {
+        let path = self.blob_path(descriptor.digest);
+        let opening = || format!("opening {}", path.display());
+        if !self.has(descriptor)? {
+            let error = anyhow!("{} is not in {}", descriptor.digest, self.path.display());
+            return Err(match self.layers_in()? {
+                Some(reference) => hinted(
+                    error,
+                    format!("its base's layers stay in {reference}: build with '--full' to fetch them"),
+                ),
+                None => error,
+            });
+        }
+        File::open(&path).with_context(opening)
+    }
+
+    /// Whether the blob is there, with the right size. A link is refused: what it points to may
+    /// be anything.
+    pub(crate) fn has(&self, descriptor: &Descriptor) -> Result<bool> {
+        let path = self.blob_path(descriptor.digest);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).with_context(|| format!("looking at {}", path.display())),
+        };
+        if !metadata.is_file() {
+            bail!("{} is not a regular file", path.display());
+        }
+        Ok(metadata.len() == descriptor.size)
+    }
+
+    /// Writes a blob that is not there yet.
+    pub(crate) fn put(&self, descriptor: &Descriptor, blob: &Verified) -> Result<Change> {
+        self.put_with(descriptor, |out| out.write_all(blob.bytes()))
+    }
+
+    /// Writes a blob that is not there yet from what `fill` writes; its digest and size must be
+    /// the descriptor's.
+    pub(crate) fn put_with(
+        &self,
+        descriptor: &Descriptor,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Change> {
+        if self.has(descriptor)? {
+            return Ok(Change::Unchanged);
+        }
+        let writing = || format!("writing {} to {}", descriptor.digest, self.path.display());
+        let mut writer = self.layout.create_blob().with_context(writing)?;
+        fill(&mut writer).with_context(writing)?;
+        writer.complete_verified_as(&typed(descriptor)?).with_context(writing)?;
+        // A rename is not on disk before its file is: `index.json` must not be there first.
+        File::open(self.blob_path(descriptor.digest))
+            .and_then(|file| file.sync_all())
+            .with_context(writing)?;
+        Ok(Change::Written)
+    }
+
+    /// Writes a blob whose digest is known only at its end; `fill` gives the descriptor.
+    pub(crate) fn put_new<T>(
+        &self,
+        fill: impl FnOnce(&mut dyn Write) -> Result<(Descriptor, T)>,
+    ) -> Result<T> {
+        let writing = || format!("writing to {}", self.path.display());
+        let mut writer = self.layout.create_blob().with_context(writing)?;
+        let (descriptor, value) = fill(&mut writer)?;
+        writer.complete_verified_as(&typed(&descriptor)?).with_context(writing)?;
+        File::open(self.blob_path(descriptor.digest))
+            .and_then(|file| file.sync_all())
+            .with_context(writing)?;
+        Ok(value)
+    }
+
+    /// Takes a blob over from another layout, without a second copy where the file system can
+    /// share it.
+    pub(crate) fn adopt(&self, from: &Store, descriptor: &Descriptor) -> Result<Change> {
+        if self.has(descriptor)? {
+            return Ok(Change::Unchanged);
+        }
+        let source = from.blob_path(descriptor.digest);
+        let mut file = from.open_blob(descriptor)?;
+        let mut hashed = crate::oci::digest::DigestWriter::new(io::sink());
+        io::copy(&mut file, &mut hashed).with_context(|| format!("reading {}", source.display()))?;
+        let (_, found, _) = hashed.finish();
+        if found != descriptor.digest {
+            return Err(anyhow!("{} holds {found}: the file is damaged", source.display()))
+                .hint(format!("remove {} and make it again", from.path.display()));
+        }
+        // A file of another size under this name is damage; the link takes its place.
+        let target = self.blob_path(descriptor.digest);
+        if target.exists() {
+            fs::remove_file(&target).with_context(|| format!("removing {}", target.display()))?;
+        }
+        match fs::hard_link(&source, &target) {
+            Ok(()) => Ok(Change::Written),
+            // Another file system, or one without links.
+            Err(_) => {
+                let mut file = from.open_blob(descriptor)?;
+                self.put_with(descriptor, |out| io::copy(&mut file, out).map(drop))
+            }
+        }
+    }
+
+    /// Makes `tag` name `document`, which is in the layout. This is the last thing that an image
+    /// needs: before it, the layout is as it was.
+    pub(crate) fn tag(&self, tag: &str, document: &Document, completeness: &Completeness) -> Result<Change> {
+        let mut index = self.index()?;
+        let mut annotations = Map::from_iter([(REF_NAME.to_owned(), json!(tag))]);
+        if let Completeness::LayersIn(reference) = completeness {
+            annotations.insert(LAYERS_IN.to_owned(), json!(reference));
+        }
+        let mut entry = json!(document.descriptor());
+        entry["annotations"] = Value::Object(annotations);
+
+        let Some(manifests) = index.entry("manifests").or_insert_with(|| json!([])).as_array_mut() else {
+            bail!("{}/index.json has no list `manifests`", self.path.display());
+        };
+        if manifests.contains(&entry) {
+            return Ok(Change::Unchanged);
+        }
+        manifests.retain(|other| other.as_object().and_then(ref_name) != Some(tag));
+        manifests.push(entry);
+        self.write_index(&index)?;
+        Ok(Change::Written)
+    }
+
+    /// Removes what no image in the index needs any more; gives the bytes that were freed.
+    pub(crate) fn collect_garbage(&self) -> Result<u64> {
+        let mut needed = BTreeSet::new();
+        for entry in entries(&self.index()?) {
+            let descriptor: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
+                .with_context(|| format!("reading {}/index.json", self.path.display()))?;
+            self.mark(&descriptor, &mut needed)?;
+        }
+        let blobs = self.path.join("blobs/sha256");
+        let mut freed = 0;
+        for blob in fs::read_dir(&blobs).with_context(|| format!("listing {}", blobs.display()))? {
+            let blob = blob.with_context(|| format!("listing {}", blobs.display()))?;
+            let digest: Option<Digest> =
+                blob.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
+            if digest.is_some_and(|digest| !needed.contains(&digest)) {
+                let path = blob.path();
+                let removing = || format!("removing {}", path.display());
+                freed += blob.metadata().with_context(removing)?.len();
+                fs::remove_file(&path).with_context(removing)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    fn mark(&self, descriptor: &Descriptor, needed: &mut BTreeSet<Digest>) -> Result<()> {
+        needed.insert(descriptor.digest);
+        match self.document_at(descriptor)? {
+            Document::Manifest(Manifest { config, layers, .. }) => {
+                needed.insert(config.digest);
+                needed.extend(layers.iter().map(|layer| layer.digest));
+                Ok(())
+            }
+            Document::Index(index) => {
+                index.manifests.iter().try_for_each(|(_, child)| self.mark(child, needed))
+            }
+        }
+    }
+
+    /// Removes what a run that was killed left behind.
+    fn sweep(&self) -> io::Result<()> {
+        debug_assert!(self.lock.is_some(), "only the writer sweeps");
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(INDEX_TEMPORARY) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> Result<Map<String, Value>> {
+        let path = self.path.join("index.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Map::from_iter([("schemaVersion".to_owned(), json!(2))]))
+            }
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    fn write_index(&self, index: &Map<String, Value>) -> Result<()> {
+        let path = self.path.join("index.json");
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::Builder::new()
+                .prefix(INDEX_TEMPORARY)
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .tempfile_in(&self.path)?;
+            serde_json::to_writer(&mut file, index)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// The registry that has what is not here, if an image says so.
+    fn layers_in(&self) -> Result<Option<String>> {
+        let index = self.index()?;
+        let reference =
+            entries(&index).into_iter().find_map(|entry| entry.get("annotations")?.get(LAYERS_IN)?.as_str());
+        Ok(reference.map(str::to_owned))
+    }
+
+    fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.path.join("blobs/sha256").join(digest.hex())
+    }
+}
+
+fn entries(index: &Map<String, Value>) -> Vec<&Map<String, Value>> {
+    index
+        .get("manifests")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .collect()
+}
+
+fn ref_name(entry: &Map<String, Value>) -> Option<&str> {
+    entry.get("annotations")?.get(REF_NAME)?.as_str()
+}
+
+/// The descriptor as ocidir takes it.
+fn typed(descriptor: &Descriptor) -> Result<oci_spec::image::Descriptor> {
+    let digest: oci_spec::image::Digest = descriptor.digest.to_string().parse()?;
+    Ok(oci_spec::image::Descriptor::new(descriptor.media_type.clone(), descriptor.size, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::MediaType;
+
+    /// A layout with one image of one layer, tagged `v1`.
+    fn store(dir: &Path) -> (Store, Document, Descriptor) {
+        let store = Store::create(dir).unwrap();
+        let (layer, config) = (Verified::own(b"layer".to_vec()), Verified::own(b"{}".to_vec()));
+        let layer_descriptor = layer.descriptor(MediaType::ImageLayerGzip);
+        let config_descriptor = config.descriptor(MediaType::ImageConfig);
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MediaType::ImageManifest,
+            "config": config_descriptor, "layers": [layer_descriptor],
+        });
+        let document = Document::parse(Verified::own(manifest.to_string().into_bytes()), None).unwrap();
+        for (descriptor, blob) in [
+            (&layer_descriptor, &layer),
+            (&config_descriptor, &config),
+            (&document.descriptor(), document.blob()),
+        ] {
+            assert_eq!(store.put(descriptor, blob).unwrap(), Change::Written);
+        }
+        assert_eq!(store.tag("v1", &document, &Completeness::Whole).unwrap(), Change::Written);
+        (store, document, layer_descriptor)
+    }
+
+    #[test]
+    fn what_was_put_is_read_back_and_nothing_is_written_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, document, layer) = store(dir.path());
+        assert_eq!(store.document(None).unwrap(), document);
+        assert_eq!(store.document(Some("v1")).unwrap(), document);
+        assert_eq!(store.put(&layer, &Verified::own(b"layer".to_vec())).unwrap(), Change::Unchanged);
+        assert_eq!(store.tag("v1", &document, &Completeness::Whole).unwrap(), Change::Unchanged);
+        let error = format!("{:#}", store.document(Some("v2")).unwrap_err());
+        assert!(error.ends_with("has no image `v2`"), "{error}");
+    }
+
+    #[test]
+    fn one_writer_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::create(dir.path()).unwrap();
+        let error = Store::create(dir.path()).err().unwrap();
+        assert_eq!(error.to_string(), format!("another run is writing {}", dir.path().display()));
+        drop(first);
+        Store::create(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn damage_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _, layer) = store(dir.path());
+        let path = store.blob_path(layer.digest);
+        fs::write(&path, b"lAyer").unwrap();
+        let error = format!("{:#}", store.read(&layer, 100).unwrap_err());
+        assert!(error.contains("was promised, but what came is"), "{error}");
+        fs::write(&path, b"short").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+        let error = store.has(&layer).unwrap_err().to_string();
+        assert!(error.ends_with("is not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn a_blob_that_is_not_what_was_promised_never_gets_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path()).unwrap();
+        let descriptor = Verified::own(b"good".to_vec()).descriptor(MediaType::ImageLayer);
+        store.put_with(&descriptor, |out| out.write_all(b"evil")).unwrap_err();
+        store.put_with(&descriptor, |out| out.write_all(b"too long")).unwrap_err();
+        store.put_with(&descriptor, |_| Err(io::Error::other("disk full"))).unwrap_err();
+        assert!(!store.has(&descriptor).unwrap());
+        assert_eq!(fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn garbage_is_what_no_tag_reaches() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, document, _) = store(dir.path());
+        let stray = Verified::own(b"stray".to_vec());
+        store.put(&stray.descriptor(MediaType::ImageLayer), &stray).unwrap();
+        assert_eq!(store.collect_garbage().unwrap(), 5);
+        assert_eq!(store.document(None).unwrap(), document);
+        assert_eq!(store.collect_garbage().unwrap(), 0);
+    }
+}
