@@ -1,0 +1,213 @@
+//! The command line, as typed commands. Nothing here touches a file or the network.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
+
+/// Ships an operating system from this repository: Go apps in, a bootable, upgradable OCI image out.
+///
+/// Results go to standard output, progress to standard error.
+/// Exit codes: 0 done, 1 failed, 2 wrong call, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show warnings and errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Install programs that are missing, instead of naming them
+    #[arg(long, short, global = true)]
+    pub(crate) yes: bool,
+    /// Talk plain HTTP to registries; those on loopback need no flag
+    #[arg(long, global = true)]
+    pub(crate) plain_http: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything: build the apps, compose the image, store it in target/dist, push it when asked
+    #[command(after_help = "Examples:
+  cargo xtask dist
+  cargo xtask dist --dry-run --push
+  cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os")]
+    Dist(Dist),
+    /// Make a distro's base image
+    #[command(after_help = "Examples:
+  cargo xtask base debian-13
+  cargo xtask base debian-13 --force")]
+    Base(MakeBase),
+    /// Compose the image alone: apps over a base's manifest, into a layout or a registry
+    #[command(after_help = "Examples:
+  cargo xtask build --to oci:out
+  cargo xtask build --base quay.io/centos-bootc/centos-bootc:stream10 --to localhost:5000/os:dev
+  cargo xtask build --platform linux/amd64,linux/arm64 --push")]
+    Build(Build),
+    /// Say what a host downloads to go from one image to another
+    #[command(after_help = "Examples:
+  cargo xtask diff ghcr.io/me/os:debian-13-v1 ghcr.io/me/os:debian-13-v2
+  cargo xtask diff ghcr.io/me/os:debian-13-v1 oci:target/dist/oci")]
+    Diff(Diff),
+    /// List the apps and distros of this repository
+    List,
+    /// Run the Go tests, the Rust tests, and the checks with real programs
+    Test(Test),
+    /// Measure a push side by side with crane
+    Bench(Bench),
+    /// Say what works on this machine, and how to mend the rest
+    Doctor,
+    /// Print a shell's completions
+    Completions { shell: clap_complete::Shell },
+}
+
+/// What an image is made of; the same for `dist` and `build`.
+#[derive(Debug, Args)]
+pub(crate) struct Compose {
+    /// The distro to build on [default: the one in Cargo.toml]
+    #[arg(long, env = "BASE_DISTRO", conflicts_with = "base")]
+    pub(crate) distro: Option<String>,
+    /// Build on this image instead: a registry reference, or oci:DIR[:TAG]
+    #[arg(long, value_name = "REF")]
+    pub(crate) base: Option<ImageName>,
+    /// The repository of the image, without a tag [default: the one in Cargo.toml]
+    #[arg(long, env = "IMAGE", value_name = "NAME")]
+    pub(crate) image: Option<Reference>,
+    /// The version that the image and its apps carry
+    #[arg(long, env = "VERSION", value_name = "VERSION", value_parser = app_version)]
+    pub(crate) app_version: Option<String>,
+    /// The platforms to build for; several make an index [default: this machine's]
+    #[arg(long, value_delimiter = ',', value_name = "OS/ARCH")]
+    pub(crate) platform: Vec<Platform>,
+    /// How layers are compressed; hosts of 2024 and older read gzip alone
+    #[arg(long, value_enum, default_value_t = Compression::Gzip)]
+    pub(crate) compression: Compression,
+    /// The only time in the image, in seconds since 1970 [default: the base's own]
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide = true)]
+    pub(crate) source_date_epoch: Option<Timestamp>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dist {
+    #[command(flatten)]
+    pub(crate) compose: Compose,
+    /// Push the image to its repository, under <distro>-<version>
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Fetch the base's layers too, so that the layout is whole
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Show what would be written and sent, and what a host would download
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) compose: Compose,
+    /// Where the image goes: oci:DIR[:TAG] or a registry reference [default: oci:target/dist/oci]
+    #[arg(long, value_name = "REF")]
+    pub(crate) to: Option<ImageName>,
+    /// Push the image to its repository as well, under <distro>-<version>
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Fetch the base's layers too, so that the layout is whole
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MakeBase {
+    /// [default: the one in Cargo.toml]
+    #[arg(env = "BASE_DISTRO")]
+    pub(crate) distro: Option<String>,
+    /// Make it again although its inputs have not changed
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// What the host has
+    pub(crate) old: ImageName,
+    /// What it is to have
+    pub(crate) new: ImageName,
+    /// The host's platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Run only the Rust tests whose name contains this
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// How often each row is measured; the median is shown
+    #[arg(long, default_value_t = 5)]
+    pub(crate) runs: usize,
+    /// Where the table goes as well, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// A version ends up in a tag, a label and a linker flag: it has a tag's form.
+fn app_version(text: &str) -> Result<String, String> {
+    if crate::oci::reference::is_tag(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("a version has letters, digits, `_`, `.` and `-`, and does not start with `.` or `-`".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_dist() {
+        let help = Flags::command().find_subcommand_mut("dist").unwrap().render_help().to_string();
+        insta::assert_snapshot!(help, @"
+        Everything: build the apps, compose the image, store it in target/dist, push it when asked
+
+        Usage: dist [OPTIONS]
+
+        Options:
+              --distro <DISTRO>            The distro to build on [default: the one in Cargo.toml] [env: BASE_DISTRO=]
+              --base <REF>                 Build on this image instead: a registry reference, or oci:DIR[:TAG]
+              --image <NAME>               The repository of the image, without a tag [default: the one in Cargo.toml] [env: IMAGE=]
+              --app-version <VERSION>      The version that the image and its apps carry [env: VERSION=]
+              --platform <OS/ARCH>         The platforms to build for; several make an index [default: this machine's]
+              --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
+              --push                       Push the image to its repository, under <distro>-<version>
+              --full                       Fetch the base's layers too, so that the layout is whole
+              --dry-run                    Show what would be written and sent, and what a host would download
+          -h, --help                       Print help (see more with '--help')
+
+        Examples:
+          cargo xtask dist
+          cargo xtask dist --dry-run --push
+          cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os
+        ");
+    }
+}

@@ -1,0 +1,169 @@
+//! What a command needs, found out before its first slow step: all that is missing, at once,
+//! with the command that installs it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use xshell::{Shell, cmd};
+
+use crate::exec;
+use crate::hint::{WithHint, hinted};
+use crate::progress::Progress;
+
+/// A program that a command starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) program: &'static str,
+    /// What it is for, to end the sentence "X is missing: it ...".
+    pub(crate) purpose: &'static str,
+    pub(crate) from: Source,
+}
+
+/// Who installs a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A package of Debian's.
+    Debian(&'static str),
+    /// `go install` of this package, into the workspace's own `target/tools/bin`.
+    GoInstall(&'static str),
+    /// Comes with a language's toolchain; the user installs that, as its page says.
+    Toolchain { page: &'static str },
+}
+
+/// Whether missing programs may be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    Install,
+    Ask,
+}
+
+/// Folders in which administrators' programs are, although a user's PATH lacks them.
+const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// Where a program is: in PATH, among the system's, or among the workspace's own tools.
+pub(crate) fn find(program: &str, root: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(SYSTEM_DIRS.map(PathBuf::from))
+        .chain([tools(root)])
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Makes sure that all of `needs` are there: installs what is missing, or says what to do.
+pub(crate) fn ensure(needs: &[Need], root: &Path, consent: Consent, progress: &Progress) -> Result<()> {
+    let missing: Vec<Need> =
+        needs.iter().copied().filter(|need| find(need.program, root).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_toolchain = |need: &Need| matches!(need.from, Source::Toolchain { .. });
+    if consent == Consent::Ask || missing.iter().any(is_toolchain) {
+        let lines: Vec<String> =
+            missing.iter().map(|need| format!("{} is missing: it {}", need.program, need.purpose)).collect();
+        return Err(anyhow!("{}", lines.join("\n"))).hint(install_hint(&missing));
+    }
+    install(&missing, root, progress)
+}
+
+fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
+    let sh = Shell::new()?;
+    let packages = debian_packages(missing);
+    if !packages.is_empty() {
+        if !rustix::process::geteuid().is_root() {
+            return Err(anyhow!("only root installs packages: {}", packages.join(", ")))
+                .hint(install_hint(missing));
+        }
+        let step = progress.step(format!("installing Debian packages: {}", packages.join(" ")));
+        exec::run(cmd!(sh, "apt-get update -q"))?;
+        exec::run(
+            cmd!(sh, "apt-get install -q -y --no-install-recommends")
+                .args(&packages)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+        )?;
+        step.done(format!("installed Debian packages: {}", packages.join(" ")));
+    }
+    for need in missing {
+        if let Source::GoInstall(package) = need.from {
+            let step = progress.step(format!("installing {package} into {}", tools(root).display()));
+            exec::run(cmd!(sh, "go install {package}").env("GOBIN", tools(root)))?;
+            step.done(format!("installed {package} into {}", tools(root).display()));
+        }
+    }
+    match missing.iter().find(|need| find(need.program, root).is_none()) {
+        None => Ok(()),
+        Some(need) => Err(hinted(
+            anyhow!("{} is still missing after its installation", need.program),
+            install_hint(missing),
+        )),
+    }
+}
+
+fn install_hint(missing: &[Need]) -> String {
+    let mut parts = Vec::new();
+    let packages = debian_packages(missing);
+    if !packages.is_empty() {
+        parts.push(format!("run 'sudo apt-get install {}'", packages.join(" ")));
+    }
+    for need in missing {
+        match need.from {
+            Source::Debian(_) => {}
+            Source::GoInstall(package) => parts.push(format!("run 'go install {package}'")),
+            Source::Toolchain { page } => parts.push(format!("install {} as {page} says", need.program)),
+        }
+    }
+    let all_installable = missing.iter().all(|need| !matches!(need.from, Source::Toolchain { .. }));
+    let alternative = if all_installable { "; as root, '--yes' does it" } else { "" };
+    format!("{}{alternative}", parts.join(", and "))
+}
+
+fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = needs
+        .iter()
+        .filter_map(|need| match need.from {
+            Source::Debian(package) => Some(package),
+            Source::GoInstall(_) | Source::Toolchain { .. } => None,
+        })
+        .collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+fn tools(root: &Path) -> PathBuf {
+    root.join("target/tools/bin")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Verbosity;
+
+    #[test]
+    fn all_that_is_missing_is_told_at_once() {
+        let need = |program, from| Need { program, purpose: "is for this test", from };
+        let needs = [
+            need("sh", Source::Debian("dash")),
+            need("no-such-a", Source::Debian("a-package")),
+            need("no-such-b", Source::GoInstall("example.com/b@v1")),
+            need("no-such-c", Source::Toolchain { page: "example.com/c" }),
+        ];
+        let progress = Progress::new(Verbosity::Quiet);
+        let told = |needs: &[Need]| {
+            let error = ensure(needs, Path::new("/nowhere"), Consent::Ask, &progress).unwrap_err();
+            let hint = crate::hint::hints(&error).collect::<String>();
+            format!("{error}\nhint: {hint}")
+        };
+        insta::assert_snapshot!(told(&needs), @"
+        no-such-a is missing: it is for this test
+        no-such-b is missing: it is for this test
+        no-such-c is missing: it is for this test
+        hint: run 'sudo apt-get install a-package', and run 'go install example.com/b@v1', and install no-such-c as example.com/c says
+        ");
+        insta::assert_snapshot!(told(&needs[..3]), @"
+        no-such-a is missing: it is for this test
+        no-such-b is missing: it is for this test
+        hint: run 'sudo apt-get install a-package', and run 'go install example.com/b@v1'; as root, '--yes' does it
+        ");
+    }
+}
