@@ -2,7 +2,7 @@
 //! environment or the network.
 
 pub(crate) mod base;
-pub(crate) mod compose;
+pub(crate) mod append;
 pub(crate) mod digest;
 pub(crate) mod document;
 pub(crate) mod layer;
@@ -12,7 +12,7 @@ pub(crate) mod timestamp;
 pub(crate) mod verified;
 
 pub(crate) use base::Base;
-pub(crate) use compose::{Image, Origin, append};
+pub(crate) use append::{Image, Origin, append};
 pub(crate) use digest::{DiffId, Digest};
 pub(crate) use document::{Document, Manifest};
 pub(crate) use layer::{Compression, Layer, LayerWriter};

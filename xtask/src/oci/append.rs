@@ -19,6 +19,9 @@ const REVISION: &str = "org.opencontainers.image.revision";
 const SOURCE: &str = "org.opencontainers.image.source";
 const VERSION: &str = "org.opencontainers.image.version";
 
+/// How the history entry of one of our layers begins; the layer's name follows.
+const CREATED_BY: &str = "bootc-testboot layer ";
+
 /// An image: a manifest, its config, and what its layers are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
@@ -47,8 +50,8 @@ pub(crate) enum Origin {
 /// What is said of an image beside its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Provenance {
-    /// The base's name as it was asked for, tag included.
-    pub(crate) base_name: String,
+    /// The base's reference in a registry, tag included; a folder's name is nobody's business.
+    pub(crate) base_name: Option<String>,
     pub(crate) version: Option<String>,
     /// The commit that our layers were made from.
     pub(crate) revision: Option<String>,
@@ -127,6 +130,20 @@ pub(crate) fn index(images: &[Image], base_digest: Digest, provenance: &Provenan
     Verified::own(index.to_string().into_bytes())
 }
 
+/// What an image's layers hold, read from the history that [`append`] writes; `None` for those of
+/// the base.
+pub(crate) fn layer_names(config: &Map<String, Value>, layers: usize) -> Vec<Option<String>> {
+    let entries = config.get("history").and_then(Value::as_array).into_iter().flatten();
+    let mut names: Vec<Option<String>> = entries
+        .filter(|entry| entry.get("empty_layer") != Some(&Value::Bool(true)))
+        .map(|entry| Some(entry.get("created_by")?.as_str()?.strip_prefix(CREATED_BY)?.to_owned()))
+        .collect();
+    if names.len() != layers {
+        names = vec![None; layers];
+    }
+    names
+}
+
 fn config(
     base: &Base,
     layers: &[Layer],
@@ -151,7 +168,7 @@ fn config(
         let is_layer = |entry: &&Value| entry.get("empty_layer") != Some(&Value::Bool(true));
         if history.iter().filter(is_layer).count() == base.layers().len() {
             history.extend(layers.iter().map(|layer| {
-                let mut entry = json!({"created_by": format!("bootc-testboot layer {}", layer.name())});
+                let mut entry = json!({"created_by": format!("{CREATED_BY}{}", layer.name())});
                 if let Some(time) = &time {
                     entry["created"] = time.clone();
                 }
@@ -188,9 +205,10 @@ fn manifest(
 
 fn annotate(annotations: &mut Map<String, Value>, base_digest: Digest, provenance: &Provenance) {
     let Provenance { base_name, version, revision, source } = provenance;
-    annotations.insert(BASE_NAME.to_owned(), json!(base_name));
     annotations.insert(BASE_DIGEST.to_owned(), json!(base_digest));
-    for (key, value) in [(VERSION, version), (REVISION, revision), (SOURCE, source)] {
+    // The base may be built on another base, which is not ours.
+    annotations.shift_remove(BASE_NAME);
+    for (key, value) in [(BASE_NAME, base_name), (VERSION, version), (REVISION, revision), (SOURCE, source)] {
         if let Some(value) = value {
             annotations.insert(key.to_owned(), json!(value));
         }
@@ -282,7 +300,7 @@ mod tests {
 
     fn provenance() -> Provenance {
         Provenance {
-            base_name: "quay.io/centos-bootc/centos-bootc:stream10".to_owned(),
+            base_name: Some("quay.io/centos-bootc/centos-bootc:stream10".to_owned()),
             version: Some("v3".to_owned()),
             revision: Some("0123abc".to_owned()),
             source: None,
@@ -373,12 +391,15 @@ mod tests {
         }
         "#);
         assert_eq!(image.layers.last().unwrap().origin, Origin::Ours("hello".to_owned()));
+        let config = serde_json::from_slice(image.config.bytes()).unwrap();
+        assert_eq!(layer_names(&config, 2), [None, Some("hello".to_owned())]);
+        assert_eq!(layer_names(&config, 3), [None, None, None]);
     }
 
     #[test]
     fn provenance_never_changes_the_config() {
         let base = oci_base(CONFIG).unwrap();
-        let other = Provenance { revision: None, base_name: "elsewhere".to_owned(), ..provenance() };
+        let other = Provenance { revision: None, base_name: None, ..provenance() };
         let [one, two] =
             [provenance(), other].map(|p| append(&base, &[layer("hello", b"app")], None, &p).unwrap());
         assert_eq!(one.config, two.config);

@@ -1,0 +1,106 @@
+//! One file a verb: each calls the stages of the pipeline, and says what came of it.
+
+mod base;
+mod bench;
+mod build;
+mod completions;
+mod diff;
+mod dist;
+mod doctor;
+mod list;
+mod test;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::flags::{Command, Common, Flags};
+use crate::preflight::{self, Consent, Need};
+use crate::progress::{Progress, Verbosity};
+use crate::registry::{Client, Scheme};
+use crate::workspace::Workspace;
+
+/// Carries out what the command line says.
+pub(crate) fn run(flags: Flags) -> Result<()> {
+    let session = Session::new(&flags.common)?;
+    match flags.command {
+        Command::Dist(dist) => dist::run(&dist, &session),
+        Command::Base(base) => base::run(&base, &session),
+        Command::Build(build) => build::run(&build, &session),
+        Command::Diff(diff) => diff::run(&diff, &session),
+        Command::List => list::run(&session),
+        Command::Test(test) => test::run(&test, &session),
+        Command::Bench(bench) => bench::run(&bench, &session),
+        Command::Doctor => doctor::run(&session),
+        Command::Completions { shell } => completions::run(shell),
+    }
+}
+
+/// What every command works with.
+pub(crate) struct Session {
+    /// The workspace's root.
+    pub(crate) root: PathBuf,
+    pub(crate) progress: Progress,
+    pub(crate) consent: Consent,
+    pub(crate) output: Output,
+    scheme: Scheme,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+impl Session {
+    fn new(common: &Common) -> Result<Session> {
+        let here = std::env::current_dir().context("finding the current folder")?;
+        Ok(Session {
+            root: Workspace::find_root(&here)?,
+            progress: Progress::new(if common.quiet { Verbosity::Quiet } else { Verbosity::Normal }),
+            consent: if common.yes { Consent::Install } else { Consent::Ask },
+            output: if common.json { Output::Json } else { Output::Text },
+            scheme: if common.plain_http { Scheme::PlainHttp } else { Scheme::Https },
+        })
+    }
+
+    pub(crate) fn workspace(&self) -> Result<Workspace> {
+        Ok(Workspace::discover(&self.root)?)
+    }
+
+    pub(crate) fn registry(&self) -> Result<Client> {
+        Client::new(self.scheme, self.progress.clone())
+    }
+
+    pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {
+        preflight::ensure(needs, &self.root, self.consent, &self.progress)
+    }
+
+    /// Where finished images are.
+    pub(crate) fn dist_dir(&self) -> PathBuf {
+        self.root.join("target/dist")
+    }
+
+    /// A folder for what is kept between runs.
+    pub(crate) fn cache(&self, name: &str) -> PathBuf {
+        self.root.join("target/xtask").join(name)
+    }
+
+    /// `path` as the user sees it from the workspace's root.
+    pub(crate) fn shown(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
+    }
+
+    /// The result on standard output: `value` as JSON, or `text`.
+    pub(crate) fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        let shown = match self.output {
+            Output::Json => serde_json::to_string_pretty(value)?,
+            Output::Text => text(),
+        };
+        let mut stdout = std::io::stdout().lock();
+        std::io::Write::write_all(&mut stdout, format!("{}\n", shown.trim_end()).as_bytes())
+            .context("writing to standard output")
+    }
+}

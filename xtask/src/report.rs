@@ -1,0 +1,92 @@
+//! What a command made, as `--json` and dist.json show it.
+
+use serde::Serialize;
+
+use crate::compose::Composition;
+use crate::oci::{DiffId, Digest, MediaType, Origin};
+
+/// One image. Keys may be added, none renamed.
+#[derive(Debug, Serialize)]
+pub(crate) struct ImageReport {
+    /// Where it is: a registry reference, or `oci:DIR:TAG`.
+    pub(crate) reference: String,
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
+    pub(crate) base: BaseReport,
+    /// The layers of the first platform.
+    pub(crate) layers: Vec<LayerReport>,
+    pub(crate) platforms: Vec<PlatformReport>,
+    /// Whether every layer is in the layout; absent where there is no layout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) whole: Option<bool>,
+    /// What was sent, where something was to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pushed: Option<PushReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BaseReport {
+    /// Its name in a registry, where it has one.
+    pub(crate) reference: Option<String>,
+    pub(crate) digest: Digest,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PlatformReport {
+    pub(crate) platform: String,
+    pub(crate) digest: Digest,
+    pub(crate) config_digest: Digest,
+    pub(crate) layers: Vec<LayerReport>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LayerReport {
+    /// An app's name, `os`, or `base`.
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) diff_id: DiffId,
+    /// Compressed, in bytes.
+    pub(crate) size: u64,
+    /// Whether it was there before.
+    pub(crate) reused: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PushReport {
+    pub(crate) reference: String,
+    pub(crate) digest: Digest,
+    /// Whether the tag had this digest already.
+    pub(crate) unchanged: bool,
+    pub(crate) sent_bytes: u64,
+    pub(crate) requests: u64,
+    pub(crate) uploaded: usize,
+    pub(crate) mounted: usize,
+}
+
+/// The layers of each platform; `is_new` tells those that this run made.
+pub(crate) fn platforms(composition: &Composition, is_new: impl Fn(Digest) -> bool) -> Vec<PlatformReport> {
+    let images = composition.images.iter();
+    images
+        .map(|image| PlatformReport {
+            platform: image.platform.to_string(),
+            digest: image.manifest.digest(),
+            config_digest: image.config.digest(),
+            layers: image
+                .layers
+                .iter()
+                .map(|layer| LayerReport {
+                    name: match &layer.origin {
+                        Origin::Base => "base".to_owned(),
+                        Origin::Ours(name) => name.clone(),
+                    },
+                    digest: layer.descriptor.digest,
+                    diff_id: layer.diff_id,
+                    size: layer.descriptor.size,
+                    reused: layer.origin == Origin::Base || !is_new(layer.descriptor.digest),
+                })
+                .collect(),
+        })
+        .collect()
+}
