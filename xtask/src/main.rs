@@ -2,7 +2,9 @@
 
 mod exec;
 mod hint;
+mod layer;
 mod oci;
 mod progress;
+mod workspace;
 
 fn main() {}

@@ -1,0 +1,3 @@
+//! Files to layers.
+
+pub(crate) mod enable;
