@@ -34,6 +34,17 @@ pub(crate) enum EnableError {
     AliasIsUnit { unit: UnitName, alias: UnitName },
 }
 
+impl EnableError {
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            EnableError::Install { unit, .. } => format!("mend the [Install] section of {unit}"),
+            EnableError::Also { also, .. } => format!("add systemd/{also}, or remove it from Also="),
+            EnableError::TwoTargets { second, .. } => format!("remove the alias from {second}"),
+            EnableError::AliasIsUnit { alias, .. } => format!("remove Alias={alias}"),
+        }
+    }
+}
+
 /// The links that enable `units`, sorted: what `systemctl enable` makes, but in the image's
 /// folder of units instead of the administrator's.
 ///
@@ -107,5 +118,187 @@ impl<'a> Links<'a> {
     fn into_list(self) -> Vec<EnableLink> {
         let link = |(path, (target, _))| EnableLink { path: format!("{UNITS}/{path}"), target };
         self.0.into_iter().map(link).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::workspace::files::SourceFile;
+    use crate::workspace::oracle;
+
+    fn units(files: &[(&str, &str)]) -> Vec<Unit> {
+        let parse = |(name, install): &(&str, &str)| {
+            let bytes = unit_text(install).into_bytes();
+            Unit::parse(SourceFile { path: format!("systemd/{name}").into(), bytes }).unwrap()
+        };
+        files.iter().map(parse).collect()
+    }
+
+    fn unit_text(install: &str) -> String {
+        format!("[Service]\nExecStart=/usr/bin/true\n[Install]\n{install}")
+    }
+
+    /// The links of `enable`, as `<link> -> <unit>`.
+    fn ours(files: &[(&str, &str)]) -> Vec<String> {
+        let shown = |EnableLink { path, target }: EnableLink| {
+            let path = path.strip_prefix(UNITS).unwrap().trim_start_matches('/');
+            format!("{path} -> {}", target.trim_start_matches("../"))
+        };
+        let mut links: Vec<String> = enable(&units(files)).unwrap().into_iter().map(shown).collect();
+        links.sort();
+        links
+    }
+
+    /// The links that systemctl makes, in the same form.
+    fn systemctls(verb: &str, files: &[(&str, &str)]) -> Vec<String> {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join(UNITS);
+        fs::create_dir_all(&folder).unwrap();
+        for (name, install) in files {
+            fs::write(folder.join(name), unit_text(install)).unwrap();
+        }
+        let mut command = oracle::program("systemctl", "systemd");
+        command.arg("--root").arg(root.path()).arg("--quiet").arg(verb);
+        oracle::succeed(command.args(files.iter().map(|(name, _)| name)));
+        let mut links = Vec::new();
+        let etc = root.path().join("etc/systemd/system");
+        if etc.exists() {
+            list_links(&etc, "", &mut links);
+        }
+        links.sort();
+        links
+    }
+
+    fn list_links(folder: &Path, prefix: &str, links: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                list_links(&entry.path(), &format!("{name}/"), links);
+            } else {
+                let target = fs::read_link(entry.path()).unwrap();
+                links.push(format!("{name} -> {}", target.file_name().unwrap().to_str().unwrap()));
+            }
+        }
+    }
+
+    /// `enable` and `systemctl enable` agree, and make so many links.
+    fn check(count: usize, files: &[(&str, &str)]) {
+        let expected = systemctls("enable", files);
+        assert_eq!(ours(files), expected, "for {files:?}");
+        assert_eq!(expected.len(), count, "for {files:?}: {expected:?}");
+    }
+
+    #[test]
+    fn agrees_with_systemctl() {
+        check(1, &[("a.service", "WantedBy=multi-user.target\n")]);
+        check(3, &[("a.service", "WantedBy=x.target y.target\nRequiredBy=z.service\n")]);
+        check(2, &[("a.service", "WantedBy=x.target\nWantedBy=y.target x.target\n")]);
+        check(1, &[("a.service", "WantedBy=x.target\nWantedBy=\nWantedBy=y.target\n")]);
+        check(2, &[("a.service", "WantedBy=\"x.target\"  'y'.target\n")]);
+        check(2, &[("a.service", "WantedBy=x.target \\\n# inside\n; of it\n  y.target\n")]);
+        check(
+            1,
+            &[("a.service", "# WantedBy=no.target\nWantedBy = x.target\n[X-Other]\nWantedBy=no.target\n")],
+        );
+        check(2, &[("a.service", "WantedBy=x.target\n[Unit]\n[Install]\nWantedBy=y.target\n")]);
+        check(2, &[(r"a\x2db.service", r"WantedBy=c\x2dd.target x.target")]);
+        check(1, &[("a.service", "WantedBy=x@one.target\n")]);
+        check(1, &[("a.service", "WantedBy=x@.target\n")]);
+    }
+
+    #[test]
+    fn agrees_with_systemctl_about_other_names() {
+        check(2, &[("a.service", "Alias=b.service c.service\n")]);
+        check(2, &[("a.service", "Alias=b.service\nWantedBy=x.target\n")]);
+        check(1, &[("a.service", "Alias=b.service\nAlias=\nAlias=c.service\n")]);
+        check(2, &[("a@.service", "Alias=b@.service c@one.service\n")]);
+        check(2, &[("a.socket", "WantedBy=sockets.target\nAlias=b.socket\n")]);
+    }
+
+    #[test]
+    fn agrees_with_systemctl_about_templates() {
+        check(1, &[("a@.service", "WantedBy=x.target\nDefaultInstance=one\n")]);
+        check(2, &[("a@.service", "WantedBy=x@%i.target y.target\nDefaultInstance=one\n")]);
+        check(1, &[("a@.service", "WantedBy=x.target\nDefaultInstance=no\nDefaultInstance=%p\n")]);
+        check(2, &[("a@.service", "WantedBy=x.target\nDefaultInstance=one\nAlias=b@.service\n")]);
+        check(1, &[("a@.service", "WantedBy=x@.target\n")]);
+        check(2, &[("a@one.service", "WantedBy=x.target x-%i.target\n")]);
+    }
+
+    #[test]
+    fn agrees_with_systemctl_about_also() {
+        check(
+            2,
+            &[
+                ("a.service", "Also=a.socket\nWantedBy=x.target\n"),
+                ("a.socket", "Also=a.service\nWantedBy=sockets.target\n"),
+            ],
+        );
+        let instances = [
+            ("a.service", "WantedBy=x.target\nAlso=t@one.service\nAlso=\nAlso=t@%N.service\n"),
+            ("t@.service", "WantedBy=x.target y@%i.target\n"),
+        ];
+        // A template that has no default instance cannot be enabled by its own name; a preset
+        // passes over it, and so does `enable`.
+        assert_eq!(ours(&instances), systemctls("preset", &instances));
+        assert_eq!(ours(&instances).len(), 6);
+    }
+
+    #[test]
+    fn agrees_with_systemctl_about_specifiers() {
+        check(5, &[("a-b.service", "WantedBy=%n.wants.target %N.target %p-x.target %j.target p%i.target\n")]);
+        check(
+            6,
+            &[(
+                "a-b@.service",
+                "DefaultInstance=one\nWantedBy=%n.target %N.target %p-x.target %j.target p%i.target i@%i.target\n",
+            )],
+        );
+        check(1, &[("a.service", "Alias=%p-other.service\n")]);
+    }
+
+    /// systemctl knows UpheldBy since version 254, which not every machine has.
+    #[test]
+    fn links_and_preset() {
+        let units = units(&[
+            ("b.service", "WantedBy=multi-user.target\nUpheldBy=c.service\nAlias=d.service\n"),
+            ("a.service", "Also=b.service\n"),
+            ("static.service", ""),
+        ]);
+        let links = enable(&units).unwrap();
+        let shown: String = links.iter().map(|link| format!("{} -> {}\n", link.path, link.target)).collect();
+        insta::assert_snapshot!(shown, @r#"
+        usr/lib/systemd/system/c.service.upholds/b.service -> ../b.service
+        usr/lib/systemd/system/d.service -> b.service
+        usr/lib/systemd/system/multi-user.target.wants/b.service -> ../b.service
+        "#);
+        assert_eq!(preset(&units), "enable a.service\nenable b.service\n");
+    }
+
+    #[test]
+    fn errors() {
+        let error = |files| {
+            let error = enable(&units(files)).unwrap_err();
+            format!("{error}; {}", error.hint())
+        };
+        assert_eq!(
+            error(&[("a.service", "Also=b.service")]),
+            "a.service: `Also=b.service` is not a unit of this workspace; \
+             add systemd/b.service, or remove it from Also="
+        );
+        assert_eq!(
+            error(&[("a.service", "Alias=c.service"), ("b.service", "Alias=c.service")]),
+            "a.service and b.service both ask for the link usr/lib/systemd/system/c.service; \
+             remove the alias from b.service"
+        );
+        assert_eq!(
+            error(&[("a.service", "Alias=b.service"), ("b.service", "")]),
+            "a.service has the alias b.service, which is a unit of its own; remove Alias=b.service"
+        );
     }
 }

@@ -40,7 +40,7 @@ impl SourceFile {
             Ok(settings) => Some(settings),
             Err(error) => {
                 let place = match error.span() {
-                    Some(span) => format!("line {}", text[..span.start].lines().count().max(1)),
+                    Some(span) => format!("line {}", text[..span.start].matches('\n').count() + 1),
                     None => "the file".to_owned(),
                 };
                 let message = error.message().replace('\n', ", ");

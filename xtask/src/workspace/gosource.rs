@@ -27,6 +27,17 @@ pub(crate) enum GoSourceError {
     Replace { go_mod: PathBuf, target: String },
 }
 
+impl GoSourceError {
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            GoSourceError::Io { path, .. } => format!("run 'chmod -R u+rX {}'", path.display()),
+            GoSourceError::Special(path) => format!("replace {} by the file itself", path.display()),
+            GoSourceError::Name(_) => "rename it".to_owned(),
+            GoSourceError::Replace { .. } => "write the path as seen from the app's folder".to_owned(),
+        }
+    }
+}
+
 impl App {
     /// The digest of all sources of the program: the files of the app's folder, and of the local
     /// folders that its go.mod replaces modules by. Names and contents count, times and modes do
@@ -40,7 +51,7 @@ impl App {
         let go_mod = self.dir.join(GO_MOD);
         for target in local_replacements(&read_text(&go_mod)?) {
             let folder = self.dir.join(&target);
-            if !folder.is_dir() {
+            if !fs::symlink_metadata(&folder).is_ok_and(|found| found.is_dir()) {
                 return Err(GoSourceError::Replace { go_mod, target });
             }
             list(&folder, &target, &mut lines)?;
@@ -113,4 +124,101 @@ fn local_replacements(go_mod: &str) -> Vec<String> {
         }
     }
     folders
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const GO_MOD_TEXT: &str = "module a\n\nreplace example.com/s => ../shared\n";
+
+    fn write(root: &Path, files: &[(&str, &str)]) {
+        for (path, text) in files {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+
+    fn app(root: &Path) -> App {
+        App {
+            name: "a".parse().unwrap(),
+            dir: root.join("apps/a"),
+            units: Vec::new(),
+            tmpfiles: None,
+            sysusers: None,
+            route: None,
+        }
+    }
+
+    fn workspace() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let files = [
+            ("apps/a/go.mod", GO_MOD_TEXT),
+            ("apps/a/main.go", "package main"),
+            ("apps/a/sub/page.html", "<p>"),
+            ("apps/shared/go.mod", "module s"),
+            ("apps/shared/s.go", "package s"),
+            ("apps/b/main.go", "package main"),
+        ];
+        write(root.path(), &files);
+        root
+    }
+
+    #[test]
+    fn digest_changes_with_the_sources_alone() {
+        let (one, two) = (workspace(), workspace());
+        let before = app(one.path()).source_digest().unwrap();
+        assert_eq!(app(two.path()).source_digest().unwrap(), before, "the place must not count");
+
+        let check = |path: &str, changes: bool| {
+            write(two.path(), &[(path, "new")]);
+            let after = app(two.path()).source_digest().unwrap();
+            assert_eq!(after != before, changes, "for {path}");
+            fs::remove_file(two.path().join(path)).unwrap();
+        };
+        check("apps/a/new.go", true);
+        check("apps/a/.hidden", true);
+        check("apps/a/sub/new.css", true);
+        check("apps/shared/new.go", true);
+        check("apps/b/new.go", false);
+        check("apps/a/.git/index", false);
+        check("apps/a/main.go~", false);
+        check("apps/a/.main.go.swp", false);
+        // A package of this name is a source; cargo's folder is not.
+        check("apps/a/target/new.go", true);
+        write(two.path(), &[("apps/a/target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55")]);
+        check("apps/a/target/new.go", false);
+
+        fs::rename(two.path().join("apps/a/main.go"), two.path().join("apps/a/other.go")).unwrap();
+        assert_ne!(app(two.path()).source_digest().unwrap(), before);
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_an_error() {
+        let root = workspace();
+        let error = || {
+            let text = app(root.path()).source_digest().unwrap_err().to_string();
+            text.replace(root.path().to_str().unwrap(), "ROOT")
+        };
+        symlink("/etc/passwd", root.path().join("apps/a/link.go")).unwrap();
+        assert_eq!(error(), "ROOT/apps/a/link.go is neither a file nor a folder; links are not followed");
+        fs::remove_file(root.path().join("apps/a/link.go")).unwrap();
+        fs::remove_dir_all(root.path().join("apps/shared")).unwrap();
+        assert_eq!(error(), "ROOT/apps/a/go.mod replaces a module by ../shared, which is not a folder");
+    }
+
+    #[test]
+    fn replacements() {
+        let text = "module m\n\
+            replace a => ../a // comment\n\
+            // replace no => ../no\n\
+            replace b v1.2.3 => `./b/`\n\
+            replace (\n\tc => \"../../c\"\n\td => example.com/d v1.0.0\n\te v1 => /abs/e\n)\n\
+            replace f => example.com/f v1.0.0\n\
+            replaced => ../no\n";
+        assert_eq!(local_replacements(text), ["../a", "./b", "../../c", "/abs/e"]);
+    }
 }

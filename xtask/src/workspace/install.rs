@@ -242,3 +242,83 @@ fn expand(key: &'static str, word: &str, name: &UnitName) -> Result<String, Inst
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::workspace::files::SourceFile;
+    use crate::workspace::unit::Unit;
+
+    #[test]
+    fn broken_sections() {
+        let check = |name: &str, install: &str, expected: &str| {
+            let bytes = format!("[Install]\n{install}\n").into_bytes();
+            let unit = Unit::parse(SourceFile { path: name.into(), bytes });
+            let error = unit.expect_err(install);
+            assert_eq!(
+                format!("{error}; {}", error.hint()),
+                format!("[Install]: {expected}"),
+                "for {install}"
+            );
+        };
+        check(
+            "a.service",
+            "WantedBy=\"x.target",
+            "`WantedBy=\"x.target` leaves a quote open; close the quote, or remove it",
+        );
+        check(
+            "a.service",
+            "WantedBy=multi-user",
+            "`WantedBy=multi-user`: `multi-user` is not the name of a unit; \
+             write it like WantedBy=multi-user.target",
+        );
+        check(
+            "a.service",
+            "RequiredBy=x.target,y.target",
+            "`RequiredBy=x.target,y.target`: `x.target,y.target` is not the name of a unit; \
+             write it like RequiredBy=multi-user.target",
+        );
+        check(
+            "a.service",
+            "Also=\"b.service\"",
+            "`Also=\"b.service\"`: `\"b.service\"` is not the name of a unit; \
+             write it like Also=multi-user.target",
+        );
+        check(
+            "a.service",
+            "WantedBy=x-%H.target",
+            "`WantedBy=x-%H.target` has the specifier `%H`, which differs from host to host; \
+             write it out, or use %n, %N, %p, %i, %j or %% instead of %H",
+        );
+        check("a.service", "Alias=%n", "`Alias=a.service` is the unit's own name; remove Alias=a.service");
+        check(
+            "a.service",
+            "Alias=b.socket",
+            "`Alias=b.socket` is not another name for a.service: it is a unit of another kind; \
+             remove Alias=b.socket, or choose another name",
+        );
+        check(
+            "a.service",
+            "Alias=b@.service",
+            "`Alias=b@.service` is not another name for a.service: one is a template or an instance, \
+             and the other is not the same; remove Alias=b@.service, or choose another name",
+        );
+        check(
+            "a.mount",
+            "Alias=b.mount",
+            "`Alias=b.mount` is not another name for a.mount: units of this kind have no other names; \
+             remove Alias=b.mount, or choose another name",
+        );
+        check(
+            "a.service",
+            "DefaultInstance=one",
+            "`DefaultInstance=one` in a.service, which is no template; \
+             rename the file to NAME@.service, or remove it",
+        );
+        check(
+            "a@.service",
+            "DefaultInstance=a/b",
+            "`DefaultInstance=a/b` cannot be a part of a unit's name; \
+             use letters, digits, `:`, `-`, `_` and `.`",
+        );
+    }
+}

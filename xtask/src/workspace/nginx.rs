@@ -235,7 +235,7 @@ mod tests {
 
     fn shown(directives: &[Directive]) -> String {
         let one = |directive: &Directive| match &directive.block {
-            Some(block) => format!("{}{}", directive.words.join("|"), format!("{{{}}}", shown(block))),
+            Some(block) => format!("{}{{{}}}", directive.words.join("|"), shown(block)),
             None => format!("{};", directive.words.join("|")),
         };
         directives.iter().map(one).collect()

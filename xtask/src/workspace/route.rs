@@ -230,7 +230,23 @@ mod tests {
     fn files_for_nginx() {
         let app: AppName = "web-admin".parse().unwrap();
         let route = route(8081, &["/", "/admin"]);
-        insta::assert_snapshot!(route.upstream_conf(&app), @"");
-        insta::assert_snapshot!(route.location_conf(&app), @"");
+        insta::assert_snapshot!(route.upstream_conf(&app), @r#"
+        upstream app_web-admin {
+            server 127.0.0.1:8081;
+            keepalive 16;
+            keepalive_timeout 30s;
+        }
+        "#);
+        insta::assert_snapshot!(route.location_conf(&app), @r#"
+        location / {
+            proxy_pass http://app_web-admin;
+        }
+        location = /admin {
+            proxy_pass http://app_web-admin;
+        }
+        location /admin/ {
+            proxy_pass http://app_web-admin;
+        }
+        "#);
     }
 }

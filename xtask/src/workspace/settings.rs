@@ -30,6 +30,8 @@ pub(crate) struct Repository {
 pub(crate) enum RepositoryError {
     #[error("`{text}` is not the name of an image: {source}")]
     Reference { text: String, source: oci_spec::distribution::ParseError },
+    #[error("`{0}` is not the name of an image: it has to be in lower case")]
+    Case(String),
     #[error("`{0}` has a tag or a digest, but tags are made here: write the name alone")]
     Tagged(String),
 }
@@ -45,13 +47,17 @@ impl FromStr for Repository {
     type Err = RepositoryError;
 
     fn from_str(text: &str) -> Result<Repository, RepositoryError> {
-        let reference: Reference =
-            text.parse().map_err(|source| RepositoryError::Reference { text: text.to_owned(), source })?;
         // A colon before the last slash is a port's.
         let last = text.rsplit('/').next().unwrap_or(text);
         if last.contains([':', '@']) {
             return Err(RepositoryError::Tagged(text.to_owned()));
         }
+        // The parser overlooks capitals in the first component.
+        if text.contains(|c: char| c.is_ascii_uppercase()) {
+            return Err(RepositoryError::Case(text.to_owned()));
+        }
+        let reference: Reference =
+            text.parse().map_err(|source| RepositoryError::Reference { text: text.to_owned(), source })?;
         Ok(Repository { registry: reference.registry().to_owned(), name: reference.repository().to_owned() })
     }
 }
@@ -130,6 +136,7 @@ mod tests {
             "ghcr.io/o/n:t",
             "`ghcr.io/o/n:t` has a tag or a digest, but tags are made here: write the name alone",
         );
-        check("O/n", "`O/n` is not the name of an image: repository name must be lowercase");
+        check("O/n", "`O/n` is not the name of an image: it has to be in lower case");
+        check("o//n", "`o//n` is not the name of an image: invalid reference format");
     }
 }
