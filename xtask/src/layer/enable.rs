@@ -7,8 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::workspace::install::InstallError;
-use crate::workspace::unit::{Unit, UnitName};
+use crate::workspace::unit::{InstallError, Unit, UnitName};
 
 /// Where the image's units are. Source: systemd.unit(5), "Unit File Load Path".
 pub(crate) const UNITS: &str = "usr/lib/systemd/system";

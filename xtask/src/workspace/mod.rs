@@ -5,7 +5,7 @@ pub(crate) mod app;
 pub(crate) mod distro;
 pub(crate) mod files;
 mod gosource;
-pub(crate) mod install;
+mod name;
 mod nginx;
 mod os;
 pub(crate) mod problem;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::app::AppName;
+use super::name::AppName;
 
 /// Where nginx.conf looks for the apps' files, relative to the image's root.
 pub(crate) const NGINX_APPS: &str = "usr/share/nginx/apps";

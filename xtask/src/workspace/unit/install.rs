@@ -4,7 +4,8 @@
 //! systemd.unit(5), "[Install] Section Options". Where systemd warns and goes on, this is an
 //! error: a unit that is enabled by half is noticed too late on a host.
 
-use super::unit::{UnitFile, UnitKind, UnitName, UnitNameError, is_name_char, words};
+use super::file::{UnitFile, words};
+use super::name::{UnitKind, UnitName, UnitNameError, is_name_char};
 
 /// How a unit is needed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
