@@ -11,11 +11,12 @@ use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
 use crate::exec;
-use crate::hint::WithHint;
+use crate::hint::{WithHint, hinted};
 use crate::oci::{Digest, Platform};
 use crate::preflight::{Need, Source};
 use crate::progress::Progress;
-use crate::workspace::{App, AppName};
+use crate::workspace::App;
+use crate::workspace::app::AppName;
 
 pub(crate) const GO: Need = Need {
     program: "go",
@@ -44,7 +45,14 @@ pub(crate) struct Go {
 fn version(app: &App, given: Option<&str>) -> Result<String> {
     Ok(match given {
         Some(version) => version.to_owned(),
-        None => format!("dev-{}", app.source_digest()?.short()),
+        None => format!("dev-{}", source_digest(app)?.short()),
+    })
+}
+
+fn source_digest(app: &App) -> Result<Digest> {
+    app.source_digest().map_err(|error| {
+        let hint = error.hint();
+        hinted(error, hint)
     })
 }
 
@@ -95,7 +103,7 @@ impl Go {
         progress: &Progress,
     ) -> Result<Binary> {
         let version = version(app, app_version)?;
-        let inputs = format!("{} {platform} {version} {FLAGS:?} {}", self.version, app.source_digest()?);
+        let inputs = format!("{} {platform} {version} {FLAGS:?} {}", self.version, source_digest(app)?);
         let cached = Cached {
             dir: &self.cache,
             prefix: format!("{}-{}-", app.name, platform.arch.name()),
@@ -177,8 +185,14 @@ impl Cached<'_> {
         let write = || -> io::Result<()> {
             for entry in fs::read_dir(self.dir)? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
-                    fs::remove_file(entry.path())?;
+                if !entry.file_name().to_string_lossy().starts_with(&self.prefix) {
+                    continue;
+                }
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => {}
+                    // Another run was faster.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
                 }
             }
             let mut file = tempfile::NamedTempFile::new_in(self.dir)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::base::ResolvedBase;
 use crate::build::Binary;
-use crate::layer::{content, rules, write};
+use crate::layer::{self, content};
 use crate::oci::append::{Provenance, index};
 use crate::oci::{
     Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin, Platform, Timestamp,
@@ -83,28 +83,23 @@ impl Composition {
     }
 }
 
-/// The layers for one platform: the OS's, which changes least, then each app's, by name.
-fn layers(
-    workspace: &Workspace,
-    binaries: &[Binary],
+/// The layers for one platform.
+fn layers<'a>(
+    workspace: &'a Workspace,
+    binaries: &'a [Binary],
     platform: Platform,
     compression: Compression,
 ) -> Result<Vec<(Layer, Verified)>> {
-    let mut trees = Vec::new();
-    let os = content::os(&workspace.os)?;
-    if !os.is_empty() {
-        trees.push(("os", os));
-    }
-    for app in &workspace.apps {
+    let trees = content::trees(workspace, |app| {
         let built = |binary: &&Binary| binary.app == app.name && binary.platform == platform;
-        let binary = binaries.iter().find(built).with_context(|| format!("{} is not built for {platform}", app.name))?;
-        trees.push((app.name.as_str(), content::app(app, &binary.content)?));
-    }
+        let binary = binaries.iter().find(built);
+        binary.map(|binary| &*binary.content).with_context(|| format!("{} is not built for {platform}", app.name))
+    })?;
     thread::scope(|scope| {
-        let layer = |(name, tree)| -> Result<(Layer, Verified)> {
-            let tree = rules::check(tree).with_context(|| format!("composing the layer `{name}`"))?;
+        let layer = |(name, tree): (&str, layer::Tree)| -> Result<(Layer, Verified)> {
+            let tree = layer::check(tree).with_context(|| format!("composing the layer `{name}`"))?;
             let mut writer = LayerWriter::new(compression, Vec::new())?;
-            write::write_tar(&tree, &mut writer)?;
+            tree.write_tar(&mut writer)?;
             let (layer, bytes) = writer.finish(name)?;
             Ok((layer, Verified::own(bytes)))
         };

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
+use crate::oci::{Compression, ImageName, Platform, Timestamp};
+use crate::workspace::DistroName;
+use crate::workspace::settings::Repository;
 
 /// Ships an operating system from this repository: Go apps in, a bootable, upgradable OCI image out.
 ///
@@ -75,14 +77,14 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Compose {
     /// The distro to build on [default: the one in Cargo.toml]
-    #[arg(long, env = "BASE_DISTRO", conflicts_with = "base")]
-    pub(crate) distro: Option<String>,
-    /// Build on this image instead: a registry reference, or oci:DIR[:TAG]
+    #[arg(long, env = "BASE_DISTRO")]
+    pub(crate) distro: Option<DistroName>,
+    /// Stand another image in for the distro's base: a registry reference, or oci:DIR[:TAG]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<ImageName>,
     /// The repository of the image, without a tag [default: the one in Cargo.toml]
     #[arg(long, env = "IMAGE", value_name = "NAME")]
-    pub(crate) image: Option<Reference>,
+    pub(crate) image: Option<Repository>,
     /// The version that the image and its apps carry
     #[arg(long, env = "VERSION", value_name = "VERSION", value_parser = app_version)]
     pub(crate) app_version: Option<String>,
@@ -131,7 +133,7 @@ pub(crate) struct Build {
 pub(crate) struct MakeBase {
     /// [default: the one in Cargo.toml]
     #[arg(env = "BASE_DISTRO")]
-    pub(crate) distro: Option<String>,
+    pub(crate) distro: Option<DistroName>,
     /// Make it again although its inputs have not changed
     #[arg(long)]
     pub(crate) force: bool,

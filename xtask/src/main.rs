@@ -1,12 +1,41 @@
 //! `cargo xtask`: Go source to a bootable, upgradable OS image. docs/architecture.md is the map.
 
+mod base;
+mod build;
+mod cmd;
+mod compose;
+mod deliver;
+mod diff;
 mod exec;
 mod flags;
+mod git;
 mod hint;
 mod layer;
 mod oci;
 mod preflight;
 mod progress;
+mod registry;
+mod report;
+mod source;
 mod store;
+mod workspace;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let flags = flags::Flags::parse();
+    match exec::end_on_interrupt().and_then(|()| cmd::run(flags)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if exec::interrupted() => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            hint::hints(&error).for_each(|hint| eprintln!("hint: {hint}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -99,7 +99,8 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
     }
 }
 
-fn install_hint(missing: &[Need]) -> String {
+/// The commands that install what is missing.
+pub(crate) fn install_hint(missing: &[Need]) -> String {
     let mut parts = Vec::new();
     let packages = debian_packages(missing);
     if !packages.is_empty() {

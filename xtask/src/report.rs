@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::compose::Composition;
-use crate::oci::{DiffId, Digest, MediaType, Origin};
+use crate::oci::{DiffId, Digest, MediaType, Origin, Reference};
+use crate::registry::Pushed;
 
 /// One image. Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -63,6 +64,24 @@ pub(crate) struct PushReport {
     pub(crate) requests: u64,
     pub(crate) uploaded: usize,
     pub(crate) mounted: usize,
+}
+
+impl PushReport {
+    pub(crate) fn new(reference: &Reference, pushed: &Pushed) -> PushReport {
+        PushReport::new_named(&reference.to_string(), pushed)
+    }
+
+    pub(crate) fn new_named(reference: &str, pushed: &Pushed) -> PushReport {
+        PushReport {
+            reference: reference.to_owned(),
+            digest: pushed.digest,
+            unchanged: pushed.unchanged,
+            sent_bytes: pushed.sent_bytes,
+            requests: pushed.requests,
+            uploaded: pushed.uploaded,
+            mounted: pushed.mounted,
+        }
+    }
 }
 
 /// The layers of each platform; `is_new` tells those that this run made.

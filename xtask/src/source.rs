@@ -3,7 +3,9 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::diff::NamedLayer;
 use crate::hint::WithHint;
+use crate::oci::append::layer_names;
 use crate::oci::{Descriptor, Document, ImageName, Manifest, Platform, Reference, Verified};
 use crate::registry::Client;
 use crate::store::{MAX_CONFIG, Store};
@@ -55,6 +57,15 @@ impl Source {
             Document::Manifest(manifest) => Ok(manifest),
             Document::Index(_) => bail!("{} is an index inside an index", descriptor.digest),
         }
+    }
+
+    /// The layers for `platform`, with the names of those that are ours.
+    pub(crate) fn layers(&self, platform: Platform, registry: &Client) -> Result<Vec<NamedLayer>> {
+        let manifest = self.manifest(platform, registry)?;
+        let config = self.config(&manifest.config, registry)?;
+        let config = serde_json::from_slice(config.bytes()).context("reading the config")?;
+        let names = layer_names(&config, manifest.layers.len());
+        Ok(names.into_iter().zip(manifest.layers).map(|(name, descriptor)| NamedLayer { name, descriptor }).collect())
     }
 
     /// The config that `descriptor` names.

@@ -259,6 +259,21 @@ impl Store {
         Ok(Change::Written)
     }
 
+    /// The names of the images in it.
+    pub(crate) fn tags(&self) -> Result<Vec<String>> {
+        let index = self.index()?;
+        Ok(entries(&index).into_iter().filter_map(ref_name).map(str::to_owned).collect())
+    }
+
+    /// Forgets every image but the one that `tag` names.
+    pub(crate) fn keep_only(&self, tag: &str) -> Result<()> {
+        let mut index = self.index()?;
+        if let Some(Value::Array(manifests)) = index.get_mut("manifests") {
+            manifests.retain(|entry| entry.as_object().and_then(ref_name) == Some(tag));
+        }
+        self.write_index(&index)
+    }
+
     /// Removes what no image in the index needs any more; gives the bytes that were freed.
     pub(crate) fn collect_garbage(&self) -> Result<u64> {
         let mut needed = BTreeSet::new();

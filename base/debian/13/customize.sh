@@ -35,10 +35,22 @@ place_kernel() {
 	mv "/boot/vmlinuz-$version" "$modules/vmlinuz"
 	mv "/boot/config-$version" "$modules/config"
 	say "making the initramfs of $version"
-	# Extended attributes are not kept alike by root and by an unprivileged user.
-	DRACUT_NO_XATTR=1 dracut --quiet --force --tmpdir /tmp --kver "$version" "$modules/initramfs.img"
+	# The same initramfs for root and for an ordinary user, who can make neither extended
+	# attributes nor device nodes. The kernel brings its own /dev/console and mounts devtmpfs.
+	DRACUT_NO_XATTR=1 DRACUT_NO_MKNOD=1 dracut --force --tmpdir /tmp --kver "$version" "$modules/initramfs.img" \
+		>/tmp/dracut.log 2>&1 || {
+		cat /tmp/dracut.log
+		fail "dracut failed"
+	}
 	find /boot -mindepth 1 -delete
 	rm -f /vmlinuz /vmlinuz.old /initrd.img /initrd.img.old
+}
+
+# Python believes a compiled file whose source has the same mtime, and an image has only
+# mtime 0. /usr is read-only, so no check is needed: without one, imports are faster.
+compile_python() {
+	say "compiling Python modules"
+	python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.*
 }
 
 # Services are on by links below /usr: a link in /etc would be merged with the host's.
@@ -67,7 +79,7 @@ enable_services() {
 forget_machine() {
 	: >/etc/machine-id
 	: >/etc/fstab
-	rm -f /etc/hostname /etc/.pwd.lock /etc/ssh/ssh_host_*
+	rm -f /etc/hostname /etc/.pwd.lock /etc/.resolv.conf.* /etc/ssh/ssh_host_*
 	rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-
 	# The mirror that this build used; debian.sources names Debian's own.
 	rm -f /etc/apt/sources.list /etc/apt/apt.conf.d/99mmdebstrap
@@ -119,6 +131,8 @@ link_top() {
 	ln -s ../var/usrlocal /usr/local
 	mkdir /sysroot
 	ln -s sysroot/ostree /ostree
+	# It would make /home and /srv, and complain that they are links.
+	rm /usr/lib/tmpfiles.d/home.conf
 	# systemd-tmpfiles does not follow /root to where a credential's key belongs.
 	provision=/usr/lib/tmpfiles.d/provision.conf
 	sed -i 's, /root, /var/roothome,' $provision
@@ -131,6 +145,7 @@ essential)
 	;;
 customize)
 	place_kernel
+	compile_python
 	enable_services
 	forget_machine
 	empty_var

@@ -1,5 +1,7 @@
 //! The image that ours is built on: its manifest and config, for each platform.
 
+pub(crate) mod debian;
+
 use anyhow::{Context, Result};
 
 use crate::hint::WithHint;

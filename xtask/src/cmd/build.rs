@@ -1,23 +1,21 @@
 //! `build`: the image alone, into a layout or a registry.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 
 use super::Session;
 use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
-use crate::deliver::{self, BaseLayers};
+use crate::deliver::{self, BaseLayers, Stored};
 use crate::flags::{Build, Compose};
 use crate::git;
-use crate::hint::hinted;
 use crate::oci::append::Provenance;
-use crate::oci::{ImageName, Platform, Reference};
+use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::registry::{Client, Pushed};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
-use crate::workspace::Workspace;
 
-/// The version of an image that was given none. It names what changes from run to run.
+/// Ends the tag of an image that was given no version: it names what changes from run to run.
 const UNVERSIONED: &str = "dev";
 
 pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
@@ -25,23 +23,23 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     let made = make(&flags.compose, session, &registry)?;
     let base_layers = if flags.full { BaseLayers::Fetch } else { BaseLayers::AtHand };
     let default = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: None };
-    let report = match flags.to.as_ref().unwrap_or(&default) {
+
+    let mut report = match flags.to.as_ref().unwrap_or(&default) {
         ImageName::Layout { dir, tag } => {
             let tag = tag.as_deref().unwrap_or(&made.tag);
-            let mut report = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
-            if flags.push {
-                report.pushed = Some(made.push(&made.target, &registry, session)?);
-            }
-            report
+            let stored = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
+            let name = ImageName::Layout { dir: session.shown(dir), tag: Some(tag.to_owned()) };
+            made.report(name.to_string(), Some(&stored), None)
         }
         ImageName::Registry(target) => {
             let pushed = made.push(target, &registry, session)?;
-            if flags.push {
-                made.push(&made.target, &registry, session)?;
-            }
-            made.report(target.to_string(), !pushed.unchanged, Some(pushed))
+            made.report(target.to_string(), None, Some(&pushed))
         }
     };
+    if flags.push {
+        let pushed = made.push(&made.target, &registry, session)?;
+        report = ImageReport { pushed: Some(PushReport::new(&made.target, &pushed)), ..report };
+    }
     session.print(&report, || report.digest.to_string())
 }
 
@@ -56,20 +54,28 @@ pub(crate) struct Made {
     version: Option<String>,
 }
 
-/// From folders to a composed image: discover, find the base, build, compose.
+/// From folders to an image: discover, find the base, build, compose.
 pub(crate) fn make(flags: &Compose, session: &Session, registry: &Client) -> Result<Made> {
     let workspace = session.workspace()?;
-    let distro = flags.distro.as_deref().unwrap_or(&workspace.settings.distro);
-    let platforms = platforms(flags);
-    session.ensure(&[build::GO])?;
+    let distro = flags.distro.as_ref().unwrap_or(&workspace.settings.distro);
+    let host = [Platform::host()];
+    let platforms = if flags.platform.is_empty() { &host[..] } else { &flags.platform };
+    let version = flags.app_version.as_deref();
+    if workspace.apps.is_empty() {
+        session.progress.warn("there is no app: no folder in apps/ has a go.mod");
+    } else {
+        session.ensure(&[build::GO])?;
+    }
 
     let base_name = match &flags.base {
         Some(name) => name.clone(),
         None => super::base::name(distro, &workspace, session)?,
     };
-    let base = base::resolve(&base_name, &platforms, registry)?;
-    let go = Go::find(session.cache("go"))?;
-    let binaries = go.build_all(&workspace.apps, &platforms, flags.app_version.as_deref(), &session.progress)?;
+    let base = base::resolve(&base_name, platforms, registry)?;
+    let binaries = match &workspace.apps[..] {
+        [] => Vec::new(),
+        apps => Go::find(session.cache("go"))?.build_all(apps, platforms, version, &session.progress)?,
+    };
     let settings = compose::Settings {
         compression: flags.compression,
         created: flags.source_date_epoch,
@@ -82,7 +88,65 @@ pub(crate) fn make(flags: &Compose, session: &Session, registry: &Client) -> Res
     };
     let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
 
-    let tag = format!("{distro}-{}", flags.app_version.as_deref().unwrap_or(UNVERSIONED));
-    let target = repository(flags, &workspace)?.with_tag(&tag);
+    let tag = format!("{distro}-{}", version.unwrap_or(UNVERSIONED));
+    let target = flags.image.as_ref().unwrap_or(&workspace.settings.image).tagged(&tag);
     Ok(Made { composition, base, tag, target, version: flags.app_version.clone() })
+}
+
+impl Made {
+    pub(crate) fn store(
+        &self,
+        store: &Store,
+        tag: &str,
+        base_layers: BaseLayers,
+        session: &Session,
+        registry: &Client,
+    ) -> Result<Stored> {
+        let stored =
+            deliver::to_layout(store, tag, &self.composition, &self.base, base_layers, registry, &session.progress)?;
+        if let Completeness::LayersIn(place) = &stored.completeness {
+            session.progress.line(format!("the base's layers stay in {place}; '--full' fetches them"));
+        }
+        Ok(stored)
+    }
+
+    pub(crate) fn push(&self, target: &Reference, registry: &Client, session: &Session) -> Result<Pushed> {
+        let pushed = deliver::to_registry(registry, target, &self.composition, &self.base)?;
+        session.progress.line(match pushed.unchanged {
+            true => format!("{target} is already {}", pushed.digest),
+            false => format!(
+                "pushed {target}: {} in {} requests, {} layers and configs sent, {} mounted",
+                crate::progress::human_bytes(pushed.sent_bytes),
+                pushed.requests,
+                pushed.uploaded,
+                pushed.mounted
+            ),
+        });
+        Ok(pushed)
+    }
+
+    /// What was made, under the name `reference`. Layers are reused unless they had to be written
+    /// or sent.
+    pub(crate) fn report(&self, reference: String, stored: Option<&Stored>, pushed: Option<&Pushed>) -> ImageReport {
+        let is_new = |digest: Digest| match stored {
+            Some(stored) => stored.written.contains(&digest),
+            None => pushed.is_some_and(|pushed| !pushed.unchanged),
+        };
+        let platforms = report::platforms(&self.composition, is_new);
+        let root = self.composition.root.descriptor();
+        ImageReport {
+            digest: root.digest,
+            media_type: root.media_type,
+            version: self.version.clone(),
+            base: BaseReport {
+                reference: self.base.reference.as_ref().map(Reference::to_string),
+                digest: self.base.digest,
+            },
+            layers: platforms.first().map(|platform| platform.layers.clone()).unwrap_or_default(),
+            platforms,
+            whole: stored.map(|stored| stored.completeness == Completeness::Whole),
+            pushed: pushed.map(|pushed| PushReport::new_named(&reference, pushed)),
+            reference,
+        }
+    }
 }

@@ -5,11 +5,13 @@
 //! `podman` and `ostree checkout` make of a name that is a symlink in the base.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use super::path::LayerPath;
 use super::tree::Tree;
+use super::write;
 
-/// A tree that no rule speaks against. Only this can be written.
+/// A tree that no rule speaks against. Only this becomes a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckedTree(Tree);
 
@@ -102,8 +104,9 @@ pub(crate) fn check(tree: Tree) -> Result<CheckedTree, Violations> {
 }
 
 impl CheckedTree {
-    pub(crate) fn tree(&self) -> &Tree {
-        &self.0
+    /// Writes the layer's tar.
+    pub(crate) fn write_tar(&self, out: impl Write) -> io::Result<()> {
+        write::write_tar(&self.0, out)
     }
 }
 

@@ -1,0 +1,418 @@
+//! A base from Debian packages: one mmdebstrap run, whose tar becomes the base's only layer.
+//!
+//! It needs no container engine and no registry, and no root where user namespaces work. What is
+//! in it, and how it becomes image-based, is data: the folder of the distro, and what all
+//! distros share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::json;
+use tar::EntryType;
+use xshell::{Shell, cmd};
+
+use crate::exec;
+use crate::hint::WithHint;
+use crate::layer::{FileMode, Tree, write_tar};
+use crate::oci::{
+    Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp, Verified,
+};
+use crate::preflight::{Need, Source};
+use crate::progress::{Progress, human_bytes};
+use crate::store::{Completeness, Store};
+use crate::workspace::Distro;
+
+/// What makes a distro's folder one of this kind.
+const PACKAGES: &str = "packages.list";
+const DPKG_OPTIONS: &str = "dpkg.cfg";
+const CUSTOMIZE: &str = "customize.sh";
+const ROOTFS: &str = "rootfs";
+/// Files that every distro has, beside the families' folders.
+const SHARED_ROOTFS: &str = "base/shared/rootfs";
+
+/// Debian 13's release, 2025-08-09: the only time that the build sees. It must not be 0, which
+/// shadow takes for "the password is to be changed now".
+const EPOCH: &str = "1754697600";
+/// Debian's name for release 13.
+const SUITES: [(&str, &str); 1] = [("13", "trixie")];
+
+const MMDEBSTRAP: Need =
+    Need { program: "mmdebstrap", purpose: "makes the Debian base", from: Source::Debian("mmdebstrap") };
+const NEWUIDMAP: Need = Need {
+    program: "newuidmap",
+    purpose: "lets mmdebstrap work without root",
+    from: Source::Debian("uidmap"),
+};
+
+/// Whether `distro` is made this way.
+pub(crate) fn is_debian(distro: &Distro) -> bool {
+    distro.dir.join(PACKAGES).is_file()
+}
+
+/// What making it takes on this machine.
+pub(crate) fn needs() -> Vec<Need> {
+    if rustix::process::geteuid().is_root() { vec![MMDEBSTRAP] } else { vec![MMDEBSTRAP, NEWUIDMAP] }
+}
+
+/// What the base is made of: when this changes, it is made anew.
+struct Recipe {
+    suite: &'static str,
+    arch: Arch,
+    packages: Vec<String>,
+    dpkg_options: Vec<String>,
+    /// The tar that goes over the root before any package is configured.
+    overlay: Vec<u8>,
+}
+
+/// Whether a base that is there already will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// If its inputs have not changed.
+    IfUnchanged,
+    /// Never: packages may have changed on the mirror.
+    Always,
+}
+
+/// The base of `distro` in the layout `dir`, made when it is not there or its inputs changed.
+pub(crate) fn ensure(
+    distro: &Distro,
+    root: &Path,
+    dir: &Path,
+    freshness: Freshness,
+    progress: &Progress,
+    preflight: impl FnOnce(&[Need]) -> Result<()>,
+) -> Result<ImageName> {
+    let recipe = Recipe::read(distro, root)?;
+    let tag = format!("inputs-{}", recipe.digest()?.short());
+    let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
+    let is_there = || Store::open(dir).and_then(|store| store.document(Some(&tag))).is_ok();
+    if freshness == Freshness::IfUnchanged && dir.exists() && is_there() {
+        return Ok(name);
+    }
+    preflight(&needs())?;
+    let store = Store::create(dir)?;
+    let step = progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
+    let size = make(&recipe, distro, &store, &tag, |line| {
+        if let Some(text) = line.strip_prefix("I: ") {
+            step.at(format!("making {}: {text}", distro.name));
+        }
+    })?;
+    store.keep_only(&tag)?;
+    store.collect_garbage()?;
+    step.done(format!("made {} ({})", distro.name, human_bytes(size)));
+    Ok(name)
+}
+
+/// Runs mmdebstrap and writes the image; gives the layer's size.
+fn make(recipe: &Recipe, distro: &Distro, store: &Store, tag: &str, on_line: impl FnMut(&str) + Send) -> Result<u64> {
+    let scratch = tempfile::tempdir().context("making a folder for the base's files")?;
+    fs::write(scratch.path().join("overlay.tar"), &recipe.overlay).context("writing the base's files")?;
+    let sh = Shell::new()?;
+    sh.change_dir(scratch.path());
+    let command = recipe.mmdebstrap(&sh, mode()?);
+
+    let (layer, kernel) = store.put_new(|out| {
+        let mut writer = LayerWriter::new(Compression::Zstd, out)?;
+        let kernel = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
+            .hint("read the lines above that start with 'E:'; the package mirror has to be reachable")?;
+        let (layer, _) = writer.finish(&distro.name.to_string())?;
+        Ok((layer.descriptor().clone(), (layer, kernel)))
+    })?;
+    let kernel = kernel.context("the packages brought no kernel in /usr/lib/modules")?;
+
+    let created = EPOCH.parse::<Timestamp>()?.to_string();
+    let labels = BTreeMap::from([
+        ("containers.bootc", "1"),
+        ("org.opencontainers.image.title", distro.title.as_str()),
+        ("org.opencontainers.image.version", distro.name.release()),
+        ("ostree.bootable", "true"),
+        ("ostree.linux", kernel.as_str()),
+    ]);
+    let config = Verified::own(
+        json!({
+            "created": created,
+            "architecture": recipe.arch.name(),
+            "os": "linux",
+            "config": {"Labels": labels, "Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3"},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id()]},
+            "history": [{"created": created, "created_by": format!("mmdebstrap {}", recipe.suite)}],
+        })
+        .to_string()
+        .into_bytes(),
+    );
+    let config_descriptor = config.descriptor(MediaType::ImageConfig);
+    let manifest = Verified::own(
+        json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::ImageManifest,
+            "config": config_descriptor,
+            "layers": [layer.descriptor()],
+        })
+        .to_string()
+        .into_bytes(),
+    );
+    let document = Document::parse(manifest, None)?;
+    store.put(&config_descriptor, &config)?;
+    store.put(&document.descriptor(), document.blob())?;
+    store.tag(tag, &document, &Completeness::Whole)?;
+    let Descriptor { size, .. } = layer.descriptor();
+    Ok(*size)
+}
+
+impl Recipe {
+    fn read(distro: &Distro, root: &Path) -> Result<Recipe> {
+        let release = distro.name.release();
+        let suite = SUITES.iter().find(|(known, _)| *known == release).map(|(_, suite)| *suite);
+        let suite = suite.with_context(|| format!("{} is not a Debian release that is known here", distro.name))?;
+        let arch = Platform::host().arch;
+
+        let mut files = BTreeMap::new();
+        for rootfs in [root.join(SHARED_ROOTFS), distro.dir.join(ROOTFS)] {
+            collect(&rootfs, "", &mut files)?;
+        }
+        files.insert(CUSTOMIZE.to_owned(), read(&distro.dir.join(CUSTOMIZE))?);
+        let mut tree = Tree::default();
+        for (path, content) in files {
+            tree.file(path, FileMode::Plain, content)?;
+        }
+        let mut overlay = Vec::new();
+        write_tar(&tree, &mut overlay)?;
+
+        Ok(Recipe {
+            suite,
+            arch,
+            packages: packages(&lines(&distro.dir.join(PACKAGES))?, arch),
+            dpkg_options: lines(&distro.dir.join(DPKG_OPTIONS))?,
+            overlay,
+        })
+    }
+
+    /// What mmdebstrap is called with, its files included.
+    fn digest(&self) -> Result<Digest> {
+        let sh = Shell::new()?;
+        let command = self.mmdebstrap(&sh, "MODE").to_string();
+        Ok(Digest::of(&[command.as_bytes(), &self.overlay].concat()))
+    }
+
+    /// The tar of the finished root goes to standard output. The hooks, the clean environment
+    /// and the skipped steps are what makes it the same for root and for an ordinary user.
+    fn mmdebstrap<'a>(&self, sh: &'a Shell, mode: &str) -> xshell::Cmd<'a> {
+        let (suite, arch) = (self.suite, self.arch.name());
+        let include = self.packages.join(",");
+        let hook = r#"chroot "$1" sh /customize.sh"#;
+        let dpkg_options = self.dpkg_options.iter().map(|option| format!("--dpkgopt={option}"));
+        let command = cmd!(sh, "mmdebstrap --mode={mode} --variant=minbase --format=tar")
+            .args(dpkg_options)
+            .arg(format!("--architectures={arch}"))
+            .arg("--components=main")
+            .arg(format!("--include={include}"))
+            .arg(r#"--aptopt=Acquire::Retries "3""#)
+            // apt's lists would land in /var again; device nodes are the host's.
+            .arg("--skip=cleanup/apt,output/dev")
+            .arg("--essential-hook=tar-in overlay.tar /")
+            .arg(format!("--essential-hook={hook}"))
+            .arg(format!("--customize-hook={hook}"))
+            .args([suite, "-"])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/nonexistent")
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .env("SOURCE_DATE_EPOCH", EPOCH)
+            // dracut runs once, in the hook, and not for each package.
+            .env("INITRD", "No");
+        let passed_on = ["TMPDIR", "http_proxy", "https_proxy", "no_proxy"];
+        passed_on.into_iter().fold(command, |command, name| match std::env::var_os(name) {
+            Some(value) => command.env(name, value),
+            None => command,
+        })
+    }
+}
+
+/// How mmdebstrap becomes root inside: it is, or user namespaces make it look so.
+fn mode() -> Result<&'static str> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("root");
+    }
+    let sh = Shell::new()?;
+    exec::run(cmd!(sh, "mmdebstrap --unshare-helper true"))
+        .context("user namespaces do not work here")
+        .hint("run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER', or run this as root")?;
+    Ok("unshare")
+}
+
+/// Passes a root's tar on as a layer: no times, no names of users, no leading `./`, no devices.
+/// Gives the version of the kernel in it.
+fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>> {
+    let mut kernel = None;
+    let mut has_dev = false;
+    let mut builder = tar::Builder::new(layer);
+    for entry in tar::Archive::new(tar).entries()? {
+        let mut entry = entry?;
+        let path = String::from_utf8(entry.path_bytes().into_owned()).map_err(io::Error::other)?;
+        let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
+        if path.is_empty() {
+            continue;
+        }
+        // systemd mounts devices there before it can make a folder: it has to be in the image.
+        if !has_dev && path.as_str() >= "dev" {
+            has_dev = true;
+            if path != "dev/" {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(EntryType::Directory);
+                header.set_mode(0o755);
+                header.set_size(0);
+                builder.append_data(&mut header, "dev/", io::empty())?;
+            }
+        }
+        if let Some(version) = path.strip_prefix("usr/lib/modules/").and_then(|rest| rest.strip_suffix("/vmlinuz")) {
+            kernel = Some(version.to_owned());
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(entry.header().entry_type());
+        header.set_mode(entry.header().mode()?);
+        header.set_uid(entry.header().uid()?);
+        header.set_gid(entry.header().gid()?);
+        header.set_size(entry.size());
+        header.set_mtime(0);
+        let attributes = extended_attributes(&mut entry)?;
+        if !attributes.is_empty() {
+            builder.append_pax_extensions(attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+        }
+        match entry.header().entry_type() {
+            EntryType::Regular | EntryType::Directory => builder.append_data(&mut header, &path, &mut entry)?,
+            EntryType::Symlink | EntryType::Link => {
+                let target = entry.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default();
+                let target = String::from_utf8(target).map_err(io::Error::other)?;
+                let is_hard = entry.header().entry_type() == EntryType::Link;
+                let target = target.strip_prefix("./").filter(|_| is_hard).unwrap_or(&target);
+                builder.append_link(&mut header, &path, target)?;
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {}
+            other => return Err(io::Error::other(format!("/{path} is a {other:?}, which no layer can hold"))),
+        }
+    }
+    builder.finish()?;
+    Ok(kernel)
+}
+
+/// File capabilities and the like. Source: star's `SCHILY.xattr.` keys, which GNU tar writes too.
+fn extended_attributes(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut attributes = Vec::new();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        let key = extension.key().map_err(io::Error::other)?;
+        if key.starts_with("SCHILY.xattr.") && key != "SCHILY.xattr.security.selinux" {
+            attributes.push((key.to_owned(), extension.value_bytes().to_owned()));
+        }
+    }
+    Ok(attributes)
+}
+
+/// The packages for `arch`. `@ARCH@` stands for its name, and a list in brackets keeps a line to
+/// the architectures in it. Source of the names: Debian, which calls ppc64le ppc64el.
+fn packages(lines: &[String], arch: Arch) -> Vec<String> {
+    let debian = match arch {
+        Arch::Amd64 | Arch::Arm64 | Arch::S390x => arch.name(),
+        Arch::Ppc64le => "ppc64el",
+    };
+    let package = |line: &String| -> Option<String> {
+        let (name, only) = line.split_once('[').unwrap_or((line, debian));
+        let is_for_it = only.trim_end_matches(']').split_whitespace().any(|listed| listed == debian);
+        is_for_it.then(|| name.trim().replace("@ARCH@", debian))
+    };
+    lines.iter().filter_map(package).collect()
+}
+
+/// The lines of a list, without comments.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = String::from_utf8(read(path)?).with_context(|| format!("reading {}", path.display()))?;
+    let content = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(content.filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// Every file below `folder`, under its path from there.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let listing = || format!("listing {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(listing)? {
+        let entry = entry.with_context(listing)?;
+        let name = entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
+        let path = format!("{prefix}{name}");
+        let kind = entry.file_type().with_context(listing)?;
+        if kind.is_dir() {
+            collect(&entry.path(), &format!("{path}/"), files)?;
+        } else if kind.is_file() {
+            files.insert(path, read(&entry.path())?);
+        } else {
+            bail!("{} is neither a file nor a folder", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_chosen_by_architecture() {
+        let lines = ["systemd", "linux-image-cloud-@ARCH@", "grub-pc-bin [amd64]", "grub-efi-@ARCH@-bin [amd64 arm64]"];
+        let lines = lines.map(str::to_owned);
+        assert_eq!(
+            packages(&lines, Arch::Amd64),
+            ["systemd", "linux-image-cloud-amd64", "grub-pc-bin", "grub-efi-amd64-bin"]
+        );
+        assert_eq!(packages(&lines, Arch::Ppc64le), ["systemd", "linux-image-cloud-ppc64el"]);
+    }
+
+    #[test]
+    fn a_root_becomes_a_layer_without_times_and_devices() {
+        let mut root = tar::Builder::new(Vec::new());
+        let mut add = |kind: EntryType, path: &str, link: &str, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o755);
+            header.set_uid(33);
+            header.set_mtime(1_700_000_000);
+            header.set_size(content.len() as u64);
+            header.set_username("www-data").unwrap();
+            match kind {
+                EntryType::Symlink | EntryType::Link => root.append_link(&mut header, path, link).unwrap(),
+                _ => root.append_data(&mut header, path, content).unwrap(),
+            }
+        };
+        add(EntryType::Directory, "./boot/", "", b"");
+        add(EntryType::Char, "./null", "", b"");
+        add(EntryType::Regular, "./usr/lib/modules/6.12/vmlinuz", "", b"kernel");
+        add(EntryType::Link, "./usr/lib/modules/6.12/again", "./usr/lib/modules/6.12/vmlinuz", b"");
+        add(EntryType::Symlink, "./vmlinuz", "./usr/lib/x", b"");
+        let root = root.into_inner().unwrap();
+
+        let mut layer = Vec::new();
+        let kernel = normalise(&mut &root[..], &mut layer).unwrap();
+        assert_eq!(kernel.as_deref(), Some("6.12"));
+        let mut listing = Vec::new();
+        for entry in tar::Archive::new(&layer[..]).entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            assert_eq!((header.mtime().unwrap(), header.username_bytes().unwrap_or_default()), (0, &b""[..]));
+            let text = |bytes: std::borrow::Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).unwrap();
+            listing.push((text(entry.path_bytes()), entry.link_name_bytes().map(text).unwrap_or_default()));
+        }
+        let expected = [
+            ("boot/", ""),
+            ("dev/", ""),
+            ("usr/lib/modules/6.12/vmlinuz", ""),
+            ("usr/lib/modules/6.12/again", "usr/lib/modules/6.12/vmlinuz"),
+            ("vmlinuz", "./usr/lib/x"),
+        ];
+        assert_eq!(listing, expected.map(|(path, link)| (path.to_owned(), link.to_owned())));
+    }
+}

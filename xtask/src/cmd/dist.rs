@@ -1,0 +1,189 @@
+//! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::Session;
+use super::build::{Made, make};
+use crate::deliver::BaseLayers;
+use crate::diff::{Delta, NamedLayer, delta};
+use crate::flags::Dist;
+use crate::oci::{Digest, ImageName, Origin, Platform};
+use crate::progress::human_bytes;
+use crate::registry::Client;
+use crate::report::{ImageReport, PushReport};
+use crate::source::Source;
+use crate::store::Store;
+
+pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
+    let registry = session.registry()?;
+    let made = make(&flags.compose, session, &registry)?;
+    let layout = session.dist_dir().join("oci");
+    if flags.dry_run {
+        let previous = if flags.push {
+            previous_in_registry(&made, &registry)?
+        } else {
+            previous_in_layout(&made, &layout, &registry)?
+        };
+        let plan = Plan::new(&made, previous, flags.push);
+        return session.print(&plan, || plan.to_string());
+    }
+
+    let base_layers = if flags.full { BaseLayers::Fetch } else { BaseLayers::AtHand };
+    let store = Store::create(&layout)?;
+    let stored = made.store(&store, &made.tag, base_layers, session, &registry)?;
+    store.collect_garbage()?;
+    let name = ImageName::Layout { dir: session.shown(&layout), tag: Some(made.tag.clone()) };
+    let mut report = made.report(name.to_string(), Some(&stored), None);
+    if flags.push {
+        let pushed = made.push(&made.target, &registry, session)?;
+        report.pushed = Some(PushReport::new(&made.target, &pushed));
+    }
+
+    summarise(&report, session);
+    write_report(&session.dist_dir().join("dist.json"), &report)?;
+    session.print(&report, || report.digest.to_string())
+}
+
+/// What `dist` would do, and what it would cost.
+#[derive(Debug, Serialize)]
+struct Plan {
+    reference: String,
+    digest: Digest,
+    /// What the tag names now, if anything.
+    previous: Option<Digest>,
+    layers: Vec<PlannedLayer>,
+    /// Where it would be pushed.
+    push: Option<String>,
+    /// Bytes that a host on the previous image downloads; on none, all of them.
+    host_download: u64,
+    /// Bytes of layers and configs that are ours.
+    ours: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedLayer {
+    name: String,
+    digest: Digest,
+    size: u64,
+    /// Whether the previous image has it.
+    reused: bool,
+}
+
+/// The image that a tag names now: its digest, and the layers for one platform.
+type Previous = Option<(Digest, Vec<NamedLayer>)>;
+
+impl Plan {
+    fn new(made: &Made, previous: Previous, push: bool) -> Plan {
+        let layers: Vec<NamedLayer> = match made.composition.images.first() {
+            Some(image) => image
+                .layers
+                .iter()
+                .map(|layer| {
+                    let name = match &layer.origin {
+                        Origin::Base => None,
+                        Origin::Ours(name) => Some(name.clone()),
+                    };
+                    NamedLayer { name, descriptor: layer.descriptor.clone() }
+                })
+                .collect(),
+            None => Vec::new(),
+        };
+        let (previous, old) = match previous {
+            Some((digest, old)) => (Some(digest), old),
+            None => (None, Vec::new()),
+        };
+        let delta: Delta = delta(&old, &layers);
+        let is_kept = |layer: &NamedLayer| delta.kept.contains(layer);
+        Plan {
+            reference: made.target.to_string(),
+            digest: made.composition.root.blob().digest(),
+            previous,
+            push: push.then(|| made.target.to_string()),
+            host_download: delta.download(),
+            ours: made.composition.blobs().map(|(descriptor, _)| descriptor.size).sum(),
+            layers: layers
+                .iter()
+                .map(|layer| PlannedLayer {
+                    name: layer.name.clone().unwrap_or_else(|| "base".to_owned()),
+                    digest: layer.descriptor.digest,
+                    size: layer.descriptor.size,
+                    reused: is_kept(layer),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "image {} {}", self.reference, self.digest)?;
+        for layer in &self.layers {
+            let state = if layer.reused { "unchanged" } else { "new" };
+            writeln!(f, "  {:<12} {:>9} {} {state}", layer.name, human_bytes(layer.size), layer.digest.short())?;
+        }
+        match (&self.push, self.previous) {
+            (Some(target), Some(digest)) if digest == self.digest => writeln!(f, "push: nothing, {target} is this")?,
+            (Some(target), _) => writeln!(f, "push: to {target}")?,
+            (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
+        }
+        let whom = if self.previous.is_some() { "the previous image" } else { "no image yet" };
+        write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))
+    }
+}
+
+fn previous_in_registry(made: &Made, registry: &Client) -> Result<Previous> {
+    match registry.document(&made.target)? {
+        None => Ok(None),
+        Some(_) => previous(&ImageName::Registry(made.target.clone()), made, registry).map(Some),
+    }
+}
+
+fn previous_in_layout(made: &Made, layout: &Path, registry: &Client) -> Result<Previous> {
+    if !layout.exists() || !Store::open(layout)?.tags()?.contains(&made.tag) {
+        return Ok(None);
+    }
+    let name = ImageName::Layout { dir: layout.to_owned(), tag: Some(made.tag.clone()) };
+    previous(&name, made, registry).map(Some)
+}
+
+fn previous(name: &ImageName, made: &Made, registry: &Client) -> Result<(Digest, Vec<NamedLayer>)> {
+    let platform = made.composition.images.first().map_or(Platform::host(), |image| image.platform);
+    let source = Source::open(name, registry)?;
+    Ok((source.document.blob().digest(), source.layers(platform, registry)?))
+}
+
+fn summarise(report: &ImageReport, session: &Session) {
+    let progress = &session.progress;
+    for platform in &report.platforms {
+        progress.line(format!("{} {}", platform.platform, platform.digest));
+        let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");
+        let size: u64 = base.iter().map(|layer| layer.size).sum();
+        progress.line(format!("  {:<12} {:>9} in {} layers", "base", human_bytes(size), base.len()));
+        for layer in ours {
+            let state = if layer.reused { "unchanged" } else { "new" };
+            progress.line(format!("  {:<12} {:>9} {state}", layer.name, human_bytes(layer.size)));
+        }
+    }
+    let whole = if report.whole == Some(true) { "whole" } else { "without the base's layers" };
+    progress.line(format!("{} ({whole})", report.reference));
+}
+
+/// Replaces `path`, in one step, when its content changed.
+fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
+    let writing = || format!("writing {}", path.display());
+    let text = serde_json::to_string_pretty(report)? + "\n";
+    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    let folder = path.parent().context("dist.json is in a folder")?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(writing)?;
+    file.write_all(text.as_bytes()).with_context(writing)?;
+    file.as_file().sync_all().with_context(writing)?;
+    file.persist(path).with_context(writing)?;
+    Ok(())
+}

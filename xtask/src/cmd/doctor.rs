@@ -1,0 +1,43 @@
+//! `doctor`: what works on this machine, and how to mend the rest.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::Session;
+use crate::base::debian;
+use crate::build;
+use crate::preflight::{self, Need};
+
+pub(crate) fn run(session: &Session) -> Result<()> {
+    let mut needs: Vec<(&str, Need)> = vec![("dist", build::GO)];
+    needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
+    needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
+    needs.dedup_by_key(|(_, need)| need.program);
+    let found: Vec<_> =
+        needs.iter().map(|(command, need)| (*command, *need, preflight::find(need.program, &session.root))).collect();
+    let workspace = session.workspace();
+
+    let programs: Vec<_> = found
+        .iter()
+        .map(|(command, need, path)| {
+            let hint = path.is_none().then(|| preflight::install_hint(&[*need]));
+            json!({"program": need.program, "for": command, "path": path, "hint": hint})
+        })
+        .collect();
+    let problems = workspace.as_ref().err().map(|error| format!("{error:#}"));
+    session.print(&json!({"programs": programs, "workspace": problems}), || {
+        let mut text = match &problems {
+            None => "ok      workspace: apps, units and configuration are sound\n".to_owned(),
+            Some(problems) => format!("error   {problems}\n"),
+        };
+        for (command, need, path) in &found {
+            text += &match path {
+                Some(path) => format!("ok      {} for {command}: {}\n", need.program, path.display()),
+                None => {
+                    format!("missing {} for {command}: {}\n", need.program, preflight::install_hint(&[*need]))
+                }
+            };
+        }
+        text
+    })
+}

@@ -1,0 +1,49 @@
+//! `test`: everything that shows that this repository is sound, with real programs as judges.
+
+use anyhow::Result;
+use xshell::{Shell, cmd};
+
+use super::Session;
+use crate::base::debian;
+use crate::build;
+use crate::exec;
+use crate::flags::Test;
+use crate::hint::WithHint;
+use crate::preflight::{Need, Source};
+
+/// The programs that the tests start, beside Go and cargo.
+pub(crate) fn needs() -> Vec<Need> {
+    let debian = |program, package, purpose| Need { program, purpose, from: Source::Debian(package) };
+    let go = |program, package, purpose| Need { program, purpose, from: Source::GoInstall(package) };
+    let mut needs = vec![
+        build::GO,
+        debian("docker-registry", "docker-registry", "is the registry that images are pushed to"),
+        debian("skopeo", "skopeo", "reads what was written"),
+        debian("nginx", "nginx-light", "reads the web server's configuration"),
+        debian("systemctl", "systemd", "enables units, to compare with"),
+        go("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6", "validates what was pushed"),
+        go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.20.6", "is a second registry"),
+    ];
+    needs.extend(debian::needs());
+    needs
+}
+
+pub(crate) fn run(flags: &Test, session: &Session) -> Result<()> {
+    session.ensure(&needs())?;
+    let workspace = session.workspace()?;
+    let sh = Shell::new()?;
+    sh.change_dir(&session.root);
+    if flags.filter.is_none() {
+        for app in &workspace.apps {
+            sh.change_dir(&app.dir);
+            exec::pass_through(cmd!(sh, "go vet ./..."))?;
+            exec::pass_through(cmd!(sh, "go test ./..."))?;
+        }
+        sh.change_dir(&session.root);
+        exec::pass_through(cmd!(sh, "cargo fmt --check")).hint("run 'cargo fmt'")?;
+        exec::pass_through(cmd!(sh, "cargo clippy --quiet --all-targets -- --deny warnings"))?;
+    }
+    // The tests find the programs that were installed for them.
+    exec::pass_through(cmd!(sh, "cargo test --quiet").args(&flags.filter))?;
+    Ok(())
+}

@@ -1,0 +1,478 @@
+//! Folders to a `Workspace`. This module alone knows what the folders are called; everything
+//! after it works on values.
+
+pub(crate) mod app;
+pub(crate) mod distro;
+pub(crate) mod files;
+mod gosource;
+mod name;
+mod nginx;
+mod os;
+pub(crate) mod problem;
+pub(crate) mod route;
+pub(crate) mod settings;
+pub(crate) mod unit;
+
+#[cfg(test)]
+mod content;
+#[cfg(test)]
+pub(crate) mod oracle;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub(crate) use app::App;
+pub(crate) use distro::{Distro, DistroName};
+pub(crate) use os::OsFiles;
+pub(crate) use problem::Problems;
+pub(crate) use settings::Settings;
+
+use crate::hint::hinted;
+use files::Tree;
+
+/// Everything that an image is made from, read once and found to be sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) settings: Settings,
+    /// Sorted by name. There may be none: the system then is its base and its own files.
+    pub(crate) apps: Vec<App>,
+    pub(crate) os: OsFiles,
+    /// Sorted by name.
+    pub(crate) distros: Vec<Distro>,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no folder base/{}/{}: there are {known}", .name.family(), .name.release())]
+pub(crate) struct UnknownDistro {
+    name: DistroName,
+    known: String,
+}
+
+impl Workspace {
+    /// The folder in which `cwd` is, or which it is, whose Cargo.toml has our settings.
+    pub(crate) fn find_root(cwd: &Path) -> Result<PathBuf> {
+        for folder in cwd.ancestors() {
+            let path = folder.join(settings::CARGO_TOML);
+            match fs::read_to_string(&path) {
+                Ok(text) if settings::has_settings(&text) => return Ok(folder.to_owned()),
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+            }
+        }
+        let error = anyhow::anyhow!(
+            "neither {} nor a folder above it has a Cargo.toml with [workspace.metadata.testboot]",
+            cwd.display()
+        );
+        Err(hinted(error, "change into the repository: cd bootc-testboot"))
+    }
+
+    /// Reads the workspace below `root`.
+    pub(crate) fn discover(root: &Path) -> Result<Workspace, Problems> {
+        let mut problems = Problems::default();
+        let tree = Tree { root };
+        let settings = settings::read(&tree, &mut problems);
+        let distros = distro::read(&tree, &mut problems);
+        let mut apps = app::read(&tree, &mut problems);
+        let os = os::read(&tree, &mut apps, &mut problems);
+        match settings {
+            Some(settings) => problems.or(Workspace { root: root.to_owned(), settings, apps, os, distros }),
+            None => Err(problems),
+        }
+    }
+
+    /// The distro of this name.
+    pub(crate) fn distro(&self, name: &DistroName) -> Result<&Distro, UnknownDistro> {
+        self.distros.iter().find(|distro| distro.name == *name).ok_or_else(|| {
+            let known: Vec<String> = self.distros.iter().map(|distro| distro.name.to_string()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            UnknownDistro { name: name.clone(), known }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::files::SourceFile;
+    use super::*;
+
+    const CARGO_TOML: (&str, &str) =
+        ("Cargo.toml", "[workspace.metadata.testboot]\nimage = \"ghcr.io/o/n\"\ndistro = \"debian-13\"\n");
+
+    fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files.iter().chain([&CARGO_TOML]) {
+            let path = root.path().join(path);
+            // The first of two files of one name is meant.
+            if !path.exists() {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        }
+        root
+    }
+
+    fn discover(files: &[(&str, &str)]) -> Workspace {
+        Workspace::discover(workspace(files).path()).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    /// The problems of an otherwise sound workspace, and of nothing else.
+    fn check(files: &[(&str, &str)], expected: &[&str]) {
+        let root = workspace(files);
+        let problems = match Workspace::discover(root.path()) {
+            Ok(_) => Vec::new(),
+            Err(Problems(problems)) => problems,
+        };
+        let shown: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{}: {}; {}", problem.path.display(), problem.message, problem.hint))
+            .collect();
+        assert_eq!(shown, expected, "for {files:#?}");
+    }
+
+    fn service(program: &str) -> String {
+        format!("[Service]\nExecStart={program}\n[Install]\nWantedBy=multi-user.target\n")
+    }
+
+    #[test]
+    fn everything_finds_its_place() {
+        let (web, admin) = (service("/usr/bin/web"), service("-/usr/bin/web-admin --port 1"));
+        let oneshot = "[Service]\nExecStart=/usr/bin/true\n";
+        let found = discover(&[
+            ("apps/README.md", "notes"),
+            ("apps/notes/README.md", "no app"),
+            ("apps/web/go.mod", "module web"),
+            ("apps/web/app.toml", "port = 8081\nroutes = [\"/\"]"),
+            ("apps/web-admin/go.mod", "module admin"),
+            ("systemd/web.service", &web),
+            ("systemd/web-admin.service", &admin),
+            ("systemd/web-admin-cleanup.timer", "[Timer]\nOnBootSec=5m\n"),
+            ("systemd/web-admin-cleanup.service", oneshot),
+            ("systemd/web-administration.service", oneshot),
+            ("systemd/web@.service", &web),
+            ("systemd/webhook.service", oneshot),
+            ("systemd/.hidden", "passed over"),
+            ("systemd/web.service~", "passed over"),
+            ("configs/tmpfiles.d/web.conf", "d /var/lib/web\n"),
+            ("configs/tmpfiles.d/nginx.conf", "d /var/lib/nginx\nx /usr/x\n# f /usr/y\n"),
+            ("configs/sysusers.d/web-admin.conf", "u web-admin"),
+            ("configs/sysusers.d/other.conf", "u other"),
+            ("configs/os/nginx.conf", "http { }"),
+            ("configs/os/nginx/files.location.conf", "location /files/ { alias /srv/files/; }"),
+            ("base/shared/rootfs/etc/hosts", ""),
+            ("base/debian/13/packages.list", ""),
+            ("base/centos/stream9/distro.toml", "title = \"CentOS\"\nimage = \"quay.io/c/c:stream9\""),
+        ]);
+        let mut lines = Vec::new();
+        let mut list = |owner: &str, files: Vec<&SourceFile>| {
+            let names: Vec<&str> = files.into_iter().map(SourceFile::name).collect();
+            lines.push(format!("{owner}: {}", names.join(" ")));
+        };
+        for app in &found.apps {
+            list(app.name.as_str(), app.units.iter().map(|unit| &unit.source).collect());
+            list("  tmpfiles", app.tmpfiles.iter().collect());
+            list("  sysusers", app.sysusers.iter().collect());
+        }
+        list("os", found.os.units.iter().map(|unit| &unit.source).collect());
+        list("  tmpfiles", found.os.tmpfiles.iter().collect());
+        list("  sysusers", found.os.sysusers.iter().collect());
+        list("  nginx", found.os.nginx_conf.iter().chain(&found.os.nginx_pieces).collect());
+        for distro in &found.distros {
+            let upstream = distro.upstream.as_ref().map(ToString::to_string);
+            lines.push(format!("{}: {} from {upstream:?}", distro.name, distro.title));
+        }
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        web: web-administration.service web.service web@.service
+          tmpfiles: web.conf
+          sysusers: 
+        web-admin: web-admin-cleanup.service web-admin-cleanup.timer web-admin.service
+          tmpfiles: 
+          sysusers: web-admin.conf
+        os: webhook.service
+          tmpfiles: nginx.conf
+          sysusers: other.conf
+          nginx: nginx.conf files.location.conf
+        centos-stream9: CentOS from Some("quay.io/c/c:stream9")
+        debian-13: debian-13 from None
+        "#);
+        assert_eq!(found.apps[0].route.as_ref().unwrap().port.number(), 8081);
+        assert_eq!(found.apps[1].route, None);
+        assert_eq!(found.settings.image.tagged("v1").to_string(), "ghcr.io/o/n:v1");
+        assert_eq!(found.distro(&found.settings.distro).unwrap().name, found.settings.distro);
+        let unknown = found.distro(&"debian-14".parse().unwrap()).unwrap_err();
+        assert_eq!(unknown.to_string(), "no folder base/debian/14: there are centos-stream9, debian-13");
+    }
+
+    #[test]
+    fn a_workspace_may_be_empty() {
+        let found = discover(&[]);
+        assert_eq!((found.apps, found.os, found.distros), (Vec::new(), OsFiles::default(), Vec::new()));
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let root = workspace(&[
+            ("Cargo.toml", "[workspace.metadata.testboot]\nimage = \"ghcr.io/o/n:t\"\ndistro = \"debian\"\n"),
+            ("apps/hello/go.mod", "module hello"),
+            ("apps/hello/app.toml", "port = 80\nroutes = [\"x\", \"/y;\"]\n"),
+            ("apps/my_app/go.mod", "module x"),
+            ("apps/loose/main.go", "package main"),
+            ("systemd/other.service", "[Service\n"),
+            ("configs/tmpfiles.d/x.conf", "d /var/x\nd /usr/share/x\n"),
+        ]);
+        let problems = Workspace::discover(root.path()).unwrap_err();
+        insta::assert_snapshot!(problems, @r#"
+        the workspace has 9 problems
+          Cargo.toml: line 3: `debian` is not a distro: write <family>-<release>, such as debian-13, in lower-case letters, digits and dots
+            hint: mend line 3
+          apps/hello/app.toml: port 80 is not one that an app can listen on: those below 1024 are the system's
+            hint: choose one from 8000 to 9999
+          apps/hello/app.toml: route `x` does not start with `/`
+            hint: write "/x"
+          apps/hello/app.toml: route `/y;` has the character ';'
+            hint: use letters, digits, `-`, `.`, `_` and `~`
+          apps/loose: has Go files, but no go.mod
+            hint: run '(cd apps/loose && go mod init loose)'
+          apps/my_app: `my_app` is not the name of an app: lower-case letters, digits and dashes, at most 64, first a letter, last no dash
+            hint: rename the folder, and the units of the app
+          configs/tmpfiles.d/x.conf: line 2: /usr/share/x cannot be changed, /usr is read-only
+            hint: use a path below /var or /run
+          systemd/other.service: line 1: `[Service` is neither a section, nor an assignment, nor a comment
+            hint: write [Section], Key=value, or # and a comment
+          apps/hello: has no unit: systemd/hello.service is missing
+            hint: write systemd/hello.service with ExecStart=/usr/bin/hello
+        "#);
+    }
+
+    #[test]
+    fn problems_of_apps() {
+        let hello = service("/usr/bin/hello");
+        let app = |service: &str, expected: &[&str]| {
+            check(&[("apps/hello/go.mod", ""), ("systemd/hello.service", service)], expected);
+        };
+        app(&hello, &[]);
+        app(&service("@-/usr/bin/hello hello -x"), &[]);
+        app(&service("\"/usr/bin/hello\" -x"), &[]);
+        app(
+            &service("/usr/bin/env \\\n /usr/bin/hello"),
+            &["systemd/hello.service: ExecStart= starts /usr/bin/env, but the app is /usr/bin/hello; \
+             write ExecStart=/usr/bin/hello"],
+        );
+        app(
+            "[Service]\nType=oneshot\n[Install]\nWantedBy=x.target\n",
+            &["systemd/hello.service: has no ExecStart=, but the app is /usr/bin/hello; \
+             write ExecStart=/usr/bin/hello"],
+        );
+        app(
+            "[Service]\nExecStart=/usr/bin/hello\n",
+            &[
+                "systemd/hello.service: is not enabled by anything: no unit of the app has an [Install] section; \
+             add [Install] and WantedBy=multi-user.target",
+            ],
+        );
+        app(
+            "[Service]\nExecStart=/usr/bin/hello\n[Install]\nWantedBy=multi-user\n",
+            &[
+                "systemd/hello.service: [Install]: `WantedBy=multi-user`: `multi-user` is not the name of a unit; \
+             write it like WantedBy=multi-user.target",
+            ],
+        );
+        check(
+            &[("apps/hello/go.mod", "")],
+            &["apps/hello: has no unit: systemd/hello.service is missing; \
+             write systemd/hello.service with ExecStart=/usr/bin/hello"],
+        );
+        let files = [
+            ("apps/hello/go.mod", ""),
+            ("systemd/hello.service", "[Service]\nExecStart=/usr/bin/hello\n"),
+            ("systemd/hello.socket", "[Socket]\nListenStream=1\n[Install]\nWantedBy=sockets.target\n"),
+            ("systemd/hello-clean.service", "[Service]\nExecStart=/usr/local/bin/hello clean\n"),
+            ("systemd/hello-other.service", "[Service]\nExecStart=/usr/bin/true\n"),
+        ];
+        check(
+            &files,
+            &[
+                "systemd/hello-clean.service: ExecStart= starts /usr/local/bin/hello, but the app is /usr/bin/hello; \
+             write ExecStart=/usr/bin/hello",
+            ],
+        );
+        let rename = "rename the folder, and the units of the app";
+        let rule = "is not the name of an app: lower-case letters, digits and dashes, at most 64, first a letter, \
+                    last no dash";
+        let long = "a".repeat(65);
+        for bad in ["Hello", "my_app", "1st", "app-", "-app", "a.b", &long] {
+            let path = format!("apps/{bad}/go.mod");
+            check(&[(path.as_str(), "")], &[&format!("apps/{bad}: `{bad}` {rule}; {rename}")]);
+        }
+        check(
+            &[("apps/os/go.mod", "")],
+            &[&format!(
+                "apps/os: `os` cannot be the name of an app: it is the layer of what belongs to no app; {rename}"
+            )],
+        );
+        check(
+            &[("apps/x/main.go", "")],
+            &["apps/x: has Go files, but no go.mod; run '(cd apps/x && go mod init x)'"],
+        );
+    }
+
+    #[test]
+    fn problems_of_routes() {
+        let (a, b) = (service("/usr/bin/a"), service("/usr/bin/b"));
+        let apps = |toml_a: &str, toml_b: &str, expected: &[&str]| {
+            let files = [
+                ("apps/a/go.mod", ""),
+                ("apps/b/go.mod", ""),
+                ("systemd/a.service", a.as_str()),
+                ("systemd/b.service", b.as_str()),
+                ("apps/a/app.toml", toml_a),
+                ("apps/b/app.toml", toml_b),
+            ];
+            check(&files, expected);
+        };
+        apps("port = 8080\nroutes = [\"/\"]", "port = 8081\nroutes = [\"/b\"]", &[]);
+        apps("", "# nothing", &[]);
+        apps(
+            "port = 8080\nroutes = [\"/\"]",
+            "port = 8080\nroutes = [\"/\", \"/b\"]",
+            &[
+                "apps/b/app.toml: port 8080 is already a's; choose another from 8000 to 9999",
+                "apps/b/app.toml: route `/` is already a's; remove it from one of the two",
+            ],
+        );
+        apps(
+            "port = 8080\nroutes = [\"/a\", \"/a\"]",
+            "",
+            &["apps/a/app.toml: route `/a` is already a's; remove it from one of the two"],
+        );
+        apps(
+            "port = 8080",
+            "routes = [\"/\"]",
+            &[
+                "apps/a/app.toml: has a port, but no routes; add routes = [\"/\"], or remove the port",
+                "apps/b/app.toml: has routes, but no port; add the port that the app listens on",
+            ],
+        );
+        apps(
+            "port = 8080\nrotues = [\"/\"]",
+            "port = 70000",
+            &[
+                "apps/a/app.toml: line 2: unknown field `rotues`, expected `port` or `routes`; mend line 2",
+                "apps/b/app.toml: line 1: invalid value: integer `70000`, expected u16; mend line 1",
+            ],
+        );
+        let low = |port| {
+            format!("port {port} is not one that an app can listen on: those below 1024 are the system's")
+        };
+        let hint = "choose one from 8000 to 9999";
+        apps(
+            "port = 0\nroutes = [\"/a\"]",
+            "port = 22\nroutes = [\"/b\"]",
+            &[
+                &format!("apps/a/app.toml: {}; {hint}", low(0)),
+                &format!("apps/b/app.toml: {}; {hint}", low(22)),
+            ],
+        );
+    }
+
+    #[test]
+    fn problems_of_files() {
+        check(
+            &[("systemd/hello.conf", ""), ("systemd/a.service.d/x.conf", "")],
+            &[
+                "systemd/a.service.d: is a folder that nothing reads; move its files to systemd",
+                "systemd/hello.conf: `hello.conf` is not the name of a unit; \
+             name it like hello.service, hello.timer or hello@.service",
+            ],
+        );
+        check(
+            &[("configs/tmpfiles.d/README.md", ""), ("configs/sysusers.d/a.txt", "")],
+            &[
+                "configs/tmpfiles.d/README.md: is not read by systemd; give it a name that ends with .conf",
+                "configs/sysusers.d/a.txt: is not read by systemd; give it a name that ends with .conf",
+            ],
+        );
+        check(
+            &[("configs/os/other.conf", ""), ("configs/os/nginx/x.conf", "a;")],
+            &[
+                "configs/os/other.conf: is not read by anything; remove it: configs/os holds nginx.conf and nginx/",
+                "configs/os/nginx/x.conf: is not read by nginx; name it NAME.upstream.conf or NAME.location.conf",
+            ],
+        );
+        check(
+            &[
+                ("configs/os/nginx.conf", "http {"),
+                ("configs/os/nginx/a.location.conf", "location /f {\nalias /f/; }"),
+            ],
+            &[
+                "configs/os/nginx.conf: line 1: `{` is left open; write the missing `}`",
+                "configs/os/nginx/a.location.conf: line 2: `alias /f/` in `location /f` gives away its parent folder, \
+             as /f../; write 'location /f/'",
+            ],
+        );
+        let a = service("/usr/bin/a");
+        let clash = [
+            ("apps/a/go.mod", ""),
+            ("apps/a/app.toml", "port = 8080\nroutes = [\"/a\"]"),
+            ("systemd/a.service", a.as_str()),
+            ("configs/os/nginx/a.location.conf", "location = /a { }\nlocation /b/ { }\nlocation ^~ /a/ { }"),
+        ];
+        check(
+            &clash,
+            &[
+                "configs/os/nginx/a.location.conf: has the name of the file that is made from a's app.toml; rename it",
+                "configs/os/nginx/a.location.conf: line 1: the location is already a's, by its app.toml; \
+             remove it from one of the two",
+                "configs/os/nginx/a.location.conf: line 3: the location is already a's, by its app.toml; \
+             remove it from one of the two",
+            ],
+        );
+        check(
+            &[("base/Debian/13/x", ""), ("base/fedora/43/distro.toml", "image = \"Not valid\"")],
+            &[
+                "base/Debian/13: `Debian-13` is not a distro: write <family>-<release>, such as debian-13, \
+             in lower-case letters, digits and dots; rename the folder",
+                "base/fedora/43/distro.toml: image `Not valid`: invalid reference format; \
+             write it like quay.io/owner/name:tag",
+            ],
+        );
+    }
+
+    #[test]
+    fn links_and_unreadable_text_are_problems() {
+        let root = workspace(&[("configs/tmpfiles.d/a.conf", ""), ("systemd/x.service", "")]);
+        fs::write(root.path().join("configs/tmpfiles.d/b.conf"), b"d /var/\xff\n").unwrap();
+        symlink("/etc/passwd", root.path().join("configs/tmpfiles.d/c.conf")).unwrap();
+        symlink("tmpfiles.d", root.path().join("configs/sysusers.d")).unwrap();
+        let Problems(problems) = Workspace::discover(root.path()).unwrap_err();
+        let shown: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.path.display(), problem.message))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "configs/tmpfiles.d/c.conf: is a symbolic link",
+                "configs/tmpfiles.d/b.conf: is not UTF-8 text",
+                "configs/sysusers.d: is a symbolic link",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_root_is_found_from_below() {
+        let root = workspace(&[("apps/a/Cargo.toml", "[package]\n"), ("apps/a/b/c", "")]);
+        assert_eq!(Workspace::find_root(&root.path().join("apps/a/b")).unwrap(), root.path());
+        assert_eq!(Workspace::find_root(root.path()).unwrap(), root.path());
+        let elsewhere = tempfile::tempdir().unwrap();
+        let error = Workspace::find_root(elsewhere.path()).unwrap_err();
+        assert!(error.to_string().starts_with("neither "), "{error}");
+        assert_eq!(crate::hint::hints(&error).count(), 1);
+    }
+}

@@ -1,0 +1,51 @@
+//! What is wrong with a workspace: all of it at once, so that it is mended in one go.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+
+/// One thing to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Relative to the workspace's root.
+    pub(crate) path: PathBuf,
+    pub(crate) message: String,
+    /// A command or an edit.
+    pub(crate) hint: String,
+}
+
+/// Everything that has to be mended first, in the order in which it was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl Problems {
+    /// Notes one more.
+    pub(super) fn add(
+        &mut self,
+        path: impl Into<PathBuf>,
+        message: impl fmt::Display,
+        hint: impl Into<String>,
+    ) {
+        self.0.push(Problem { path: path.into(), message: message.to_string(), hint: hint.into() });
+    }
+
+    /// `value`, if nothing was noted.
+    pub(super) fn or<T>(self, value: T) -> Result<T, Problems> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "the workspace has a problem")?,
+            count => write!(f, "the workspace has {count} problems")?,
+        }
+        for Problem { path, message, hint } in &self.0 {
+            write!(f, "\n  {}: {message}\n    hint: {hint}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Problems {}
