@@ -4,5 +4,8 @@ mod exec;
 mod hint;
 mod oci;
 mod progress;
+mod registry;
+#[cfg(test)]
+mod testing;
 
 fn main() {}
