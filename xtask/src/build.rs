@@ -128,7 +128,8 @@ impl Go {
         let out = tempfile::tempdir_in(&self.cache).context("making a folder for the binary")?;
         let binary = out.path().join(app.name.as_str());
         let ldflags = format!("-buildid= -s -w -X main.version={version}");
-        let command = cmd!(sh, "go build").args(FLAGS).arg("-ldflags").arg(ldflags).arg("-o").arg(&binary).arg(".");
+        let command =
+            cmd!(sh, "go build").args(FLAGS).arg("-ldflags").arg(ldflags).arg("-o").arg(&binary).arg(".");
         exec::run(isolated(command).env("GOARCH", platform.arch.name()))
             .with_context(|| format!("building {} for {platform}", app.name))
             .hint(format!("run 'cd {} && go build .' to see it alone", app.dir.display()))?;

@@ -10,8 +10,8 @@ use crate::build::Binary;
 use crate::layer::{self, content};
 use crate::oci::append::{Provenance, index};
 use crate::oci::{
-    Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin, Platform, Timestamp,
-    Verified, append,
+    Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin, Platform,
+    Timestamp, Verified, append,
 };
 use crate::workspace::Workspace;
 
@@ -70,12 +70,17 @@ impl Composition {
     pub(crate) fn base_layers(&self) -> Vec<&Descriptor> {
         let layers = self.images.iter().flat_map(|image| &image.layers);
         let of_base = layers.filter(|layer| layer.origin == Origin::Base).map(|layer| &layer.descriptor);
-        of_base.map(|descriptor| (descriptor.digest, descriptor)).collect::<BTreeMap<_, _>>().into_values().collect()
+        of_base
+            .map(|descriptor| (descriptor.digest, descriptor))
+            .collect::<BTreeMap<_, _>>()
+            .into_values()
+            .collect()
     }
 
     /// The manifests, children before the index over them.
     pub(crate) fn manifests(&self) -> Vec<(Descriptor, &Verified)> {
-        let mut manifests: Vec<_> = self.images.iter().map(|image| (image.descriptor(), &image.manifest)).collect();
+        let mut manifests: Vec<_> =
+            self.images.iter().map(|image| (image.descriptor(), &image.manifest)).collect();
         if let Document::Index(index) = &self.root {
             manifests.push((self.root.descriptor(), &index.blob));
         }
@@ -93,7 +98,9 @@ fn layers<'a>(
     let trees = content::trees(workspace, |app| {
         let built = |binary: &&Binary| binary.app == app.name && binary.platform == platform;
         let binary = binaries.iter().find(built);
-        binary.map(|binary| &*binary.content).with_context(|| format!("{} is not built for {platform}", app.name))
+        binary
+            .map(|binary| &*binary.content)
+            .with_context(|| format!("{} is not built for {platform}", app.name))
     })?;
     thread::scope(|scope| {
         let layer = |(name, tree): (&str, layer::Tree)| -> Result<(Layer, Verified)> {

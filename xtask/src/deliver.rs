@@ -90,19 +90,27 @@ pub(crate) fn to_registry(
     composition: &Composition,
     base: &ResolvedBase,
 ) -> Result<Pushed> {
-    let ours = composition
-        .blobs()
-        .map(|(descriptor, blob)| PushBlob { descriptor: descriptor.clone(), source: BlobSource::Bytes(blob) });
+    let ours = composition.blobs().map(|(descriptor, blob)| PushBlob {
+        descriptor: descriptor.clone(),
+        source: BlobSource::Bytes(blob),
+    });
     let of_base = composition.base_layers().into_iter().map(|descriptor| PushBlob {
         descriptor: descriptor.clone(),
         source: match &base.home {
-            Home::Layout(store) => BlobSource::Store(store),
+            Home::Layout(store) => BlobSource::File(Box::new(move || {
+                let file = store.open_blob(descriptor).map_err(std::io::Error::other)?;
+                Ok(Box::new(file) as Box<dyn std::io::Read + Send>)
+            })),
             Home::Registry(reference) => BlobSource::Registry(reference.clone()),
         },
     });
     registry.push(&Push {
         target: target.clone(),
-        manifests: composition.manifests(),
+        manifests: composition
+            .manifests()
+            .into_iter()
+            .map(|(descriptor, blob)| (descriptor, blob.clone()))
+            .collect(),
         blobs: of_base.chain(ours).collect(),
     })
 }

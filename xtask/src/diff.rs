@@ -34,7 +34,11 @@ pub(crate) fn delta(old: &[NamedLayer], new: &[NamedLayer]) -> Delta {
     Delta {
         kept: kept.into_iter().cloned().collect(),
         added: added.into_iter().cloned().collect(),
-        dropped: old.iter().filter(|layer| !new_digests.contains(&layer.descriptor.digest)).cloned().collect(),
+        dropped: old
+            .iter()
+            .filter(|layer| !new_digests.contains(&layer.descriptor.digest))
+            .cloned()
+            .collect(),
     }
 }
 

@@ -16,7 +16,8 @@ pub(crate) fn revision(root: &Path) -> Result<Option<String>> {
 
 /// The URL of the repository at `root`, as anyone may see it.
 pub(crate) fn source(root: &Path) -> Result<Option<String>> {
-    Ok(read(root, &["config", "--default", "", "--get", "remote.origin.url"])?.and_then(|url| public_url(&url)))
+    Ok(read(root, &["config", "--default", "", "--get", "remote.origin.url"])?
+        .and_then(|url| public_url(&url)))
 }
 
 fn read(root: &Path, args: &[&str]) -> Result<Option<String>> {

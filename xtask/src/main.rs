@@ -18,6 +18,8 @@ mod registry;
 mod report;
 mod source;
 mod store;
+#[cfg(test)]
+mod testing;
 mod workspace;
 
 use std::process::ExitCode;

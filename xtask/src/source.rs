@@ -27,7 +27,8 @@ impl Source {
     pub(crate) fn open(name: &ImageName, registry: &Client) -> Result<Source> {
         let (home, document) = match name {
             ImageName::Layout { dir, tag } => {
-                let store = Store::open(dir).hint("name a folder that 'cargo xtask build' or skopeo has written")?;
+                let store =
+                    Store::open(dir).hint("name a folder that 'cargo xtask build' or skopeo has written")?;
                 let document = store.document(tag.as_deref())?;
                 (Home::Layout(store), document)
             }
@@ -65,7 +66,11 @@ impl Source {
         let config = self.config(&manifest.config, registry)?;
         let config = serde_json::from_slice(config.bytes()).context("reading the config")?;
         let names = layer_names(&config, manifest.layers.len());
-        Ok(names.into_iter().zip(manifest.layers).map(|(name, descriptor)| NamedLayer { name, descriptor }).collect())
+        Ok(names
+            .into_iter()
+            .zip(manifest.layers)
+            .map(|(name, descriptor)| NamedLayer { name, descriptor })
+            .collect())
     }
 
     /// The config that `descriptor` names.

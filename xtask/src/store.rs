@@ -83,10 +83,6 @@ impl Store {
         Ok(Store { path: path.to_owned(), layout, lock: None })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The image that `tag` names, or the only one there is.
     pub(crate) fn document(&self, tag: Option<&str>) -> Result<Document> {
         let index = self.index()?;

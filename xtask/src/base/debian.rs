@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
@@ -18,7 +18,8 @@ use crate::exec;
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Tree, write_tar};
 use crate::oci::{
-    Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp, Verified,
+    Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp,
+    Verified,
 };
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
@@ -94,7 +95,8 @@ pub(crate) fn ensure(
     }
     preflight(&needs())?;
     let store = Store::create(dir)?;
-    let step = progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
+    let step =
+        progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
     let size = make(&recipe, distro, &store, &tag, |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
@@ -107,7 +109,13 @@ pub(crate) fn ensure(
 }
 
 /// Runs mmdebstrap and writes the image; gives the layer's size.
-fn make(recipe: &Recipe, distro: &Distro, store: &Store, tag: &str, on_line: impl FnMut(&str) + Send) -> Result<u64> {
+fn make(
+    recipe: &Recipe,
+    distro: &Distro,
+    store: &Store,
+    tag: &str,
+    on_line: impl FnMut(&str) + Send,
+) -> Result<u64> {
     let scratch = tempfile::tempdir().context("making a folder for the base's files")?;
     fs::write(scratch.path().join("overlay.tar"), &recipe.overlay).context("writing the base's files")?;
     let sh = Shell::new()?;
@@ -166,7 +174,8 @@ impl Recipe {
     fn read(distro: &Distro, root: &Path) -> Result<Recipe> {
         let release = distro.name.release();
         let suite = SUITES.iter().find(|(known, _)| *known == release).map(|(_, suite)| *suite);
-        let suite = suite.with_context(|| format!("{} is not a Debian release that is known here", distro.name))?;
+        let suite =
+            suite.with_context(|| format!("{} is not a Debian release that is known here", distro.name))?;
         let arch = Platform::host().arch;
 
         let mut files = BTreeMap::new();
@@ -268,7 +277,9 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
                 builder.append_data(&mut header, "dev/", io::empty())?;
             }
         }
-        if let Some(version) = path.strip_prefix("usr/lib/modules/").and_then(|rest| rest.strip_suffix("/vmlinuz")) {
+        if let Some(version) =
+            path.strip_prefix("usr/lib/modules/").and_then(|rest| rest.strip_suffix("/vmlinuz"))
+        {
             kernel = Some(version.to_owned());
         }
         let mut header = tar::Header::new_gnu();
@@ -280,10 +291,14 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
         header.set_mtime(0);
         let attributes = extended_attributes(&mut entry)?;
         if !attributes.is_empty() {
-            builder.append_pax_extensions(attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())))?;
+            builder.append_pax_extensions(
+                attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())),
+            )?;
         }
         match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Directory => builder.append_data(&mut header, &path, &mut entry)?,
+            EntryType::Regular | EntryType::Directory => {
+                builder.append_data(&mut header, &path, &mut entry)?
+            }
             EntryType::Symlink | EntryType::Link => {
                 let target = entry.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default();
                 let target = String::from_utf8(target).map_err(io::Error::other)?;
@@ -292,7 +307,9 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
                 builder.append_link(&mut header, &path, target)?;
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {}
-            other => return Err(io::Error::other(format!("/{path} is a {other:?}, which no layer can hold"))),
+            other => {
+                return Err(io::Error::other(format!("/{path} is a {other:?}, which no layer can hold")));
+            }
         }
     }
     builder.finish()?;
@@ -339,7 +356,8 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -
     let listing = || format!("listing {}", folder.display());
     for entry in fs::read_dir(folder).with_context(listing)? {
         let entry = entry.with_context(listing)?;
-        let name = entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
+        let name =
+            entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
         let path = format!("{prefix}{name}");
         let kind = entry.file_type().with_context(listing)?;
         if kind.is_dir() {
@@ -353,7 +371,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -
     Ok(())
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
@@ -363,7 +381,12 @@ mod tests {
 
     #[test]
     fn packages_are_chosen_by_architecture() {
-        let lines = ["systemd", "linux-image-cloud-@ARCH@", "grub-pc-bin [amd64]", "grub-efi-@ARCH@-bin [amd64 arm64]"];
+        let lines = [
+            "systemd",
+            "linux-image-cloud-@ARCH@",
+            "grub-pc-bin [amd64]",
+            "grub-efi-@ARCH@-bin [amd64 arm64]",
+        ];
         let lines = lines.map(str::to_owned);
         assert_eq!(
             packages(&lines, Arch::Amd64),

@@ -40,5 +40,7 @@ fn make(distro: &Distro, freshness: Freshness, session: &Session) -> Result<Imag
 }
 
 fn find<'a>(name: &DistroName, workspace: &'a Workspace) -> Result<&'a Distro> {
-    workspace.distro(name).hint("'cargo xtask list' shows what there is; '--base REF' builds on any other image")
+    workspace
+        .distro(name)
+        .hint("'cargo xtask list' shows what there is; '--base REF' builds on any other image")
 }

@@ -102,8 +102,15 @@ impl Made {
         session: &Session,
         registry: &Client,
     ) -> Result<Stored> {
-        let stored =
-            deliver::to_layout(store, tag, &self.composition, &self.base, base_layers, registry, &session.progress)?;
+        let stored = deliver::to_layout(
+            store,
+            tag,
+            &self.composition,
+            &self.base,
+            base_layers,
+            registry,
+            &session.progress,
+        )?;
         if let Completeness::LayersIn(place) = &stored.completeness {
             session.progress.line(format!("the base's layers stay in {place}; '--full' fetches them"));
         }
@@ -127,7 +134,12 @@ impl Made {
 
     /// What was made, under the name `reference`. Layers are reused unless they had to be written
     /// or sent.
-    pub(crate) fn report(&self, reference: String, stored: Option<&Stored>, pushed: Option<&Pushed>) -> ImageReport {
+    pub(crate) fn report(
+        &self,
+        reference: String,
+        stored: Option<&Stored>,
+        pushed: Option<&Pushed>,
+    ) -> ImageReport {
         let is_new = |digest: Digest| match stored {
             Some(stored) => stored.written.contains(&digest),
             None => pushed.is_some_and(|pushed| !pushed.unchanged),

@@ -20,9 +20,7 @@ pub(crate) fn run(flags: &Diff, session: &Session) -> Result<()> {
     let delta = delta(&layers(&flags.old)?, &layers(&flags.new)?);
 
     let list = |layers: &[NamedLayer]| -> Vec<_> {
-        let shown = |layer: &NamedLayer| {
-            json!({"name": name(layer), "digest": layer.descriptor.digest, "size": layer.descriptor.size})
-        };
+        let shown = |layer: &NamedLayer| json!({"name": name(layer), "digest": layer.descriptor.digest, "size": layer.descriptor.size});
         layers.iter().map(shown).collect()
     };
     let value = json!({

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -124,10 +125,18 @@ impl std::fmt::Display for Plan {
         writeln!(f, "image {} {}", self.reference, self.digest)?;
         for layer in &self.layers {
             let state = if layer.reused { "unchanged" } else { "new" };
-            writeln!(f, "  {:<12} {:>9} {} {state}", layer.name, human_bytes(layer.size), layer.digest.short())?;
+            writeln!(
+                f,
+                "  {:<12} {:>9} {} {state}",
+                layer.name,
+                human_bytes(layer.size),
+                layer.digest.short()
+            )?;
         }
         match (&self.push, self.previous) {
-            (Some(target), Some(digest)) if digest == self.digest => writeln!(f, "push: nothing, {target} is this")?,
+            (Some(target), Some(digest)) if digest == self.digest => {
+                writeln!(f, "push: nothing, {target} is this")?
+            }
             (Some(target), _) => writeln!(f, "push: to {target}")?,
             (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
         }
@@ -181,7 +190,9 @@ fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
         return Ok(());
     }
     let folder = path.parent().context("dist.json is in a folder")?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(writing)?;
+    let readable = PermissionsExt::from_mode(0o644);
+    let mut file =
+        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(writing)?;
     file.write_all(text.as_bytes()).with_context(writing)?;
     file.as_file().sync_all().with_context(writing)?;
     file.persist(path).with_context(writing)?;

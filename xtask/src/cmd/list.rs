@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::Session;
 use crate::base::debian;
+use crate::workspace::DistroName;
 
 pub(crate) fn run(session: &Session) -> Result<()> {
     let workspace = session.workspace()?;
@@ -20,7 +21,7 @@ pub(crate) fn run(session: &Session) -> Result<()> {
             json!({"name": app.name.as_str(), "units": units, "route": route})
         })
         .collect();
-    let is_default = |name| *name == workspace.settings.distro;
+    let is_default = |name: &DistroName| *name == workspace.settings.distro;
     let distros: Vec<_> = workspace
         .distros
         .iter()

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::flags::{Command, Common, Flags};
 use crate::preflight::{self, Consent, Need};
 use crate::progress::{Progress, Verbosity};
-use crate::registry::{Client, Scheme};
+use crate::registry::{Client, PlainHttp};
 use crate::workspace::Workspace;
 
 /// Carries out what the command line says.
@@ -44,7 +44,7 @@ pub(crate) struct Session {
     pub(crate) progress: Progress,
     pub(crate) consent: Consent,
     pub(crate) output: Output,
-    scheme: Scheme,
+    plain_http: PlainHttp,
 }
 
 /// How results are shown.
@@ -62,7 +62,7 @@ impl Session {
             progress: Progress::new(if common.quiet { Verbosity::Quiet } else { Verbosity::Normal }),
             consent: if common.yes { Consent::Install } else { Consent::Ask },
             output: if common.json { Output::Json } else { Output::Text },
-            scheme: if common.plain_http { Scheme::PlainHttp } else { Scheme::Https },
+            plain_http: if common.plain_http { PlainHttp::Allowed } else { PlainHttp::LoopbackOnly },
         })
     }
 
@@ -71,7 +71,7 @@ impl Session {
     }
 
     pub(crate) fn registry(&self) -> Result<Client> {
-        Client::new(self.scheme, self.progress.clone())
+        Client::new(self.plain_http, self.progress.clone())
     }
 
     pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {

@@ -60,7 +60,9 @@ fn os(os: &OsFiles, workspace: &Workspace, links: &mut Links) -> Result<Tree> {
     if let Some(file) = &os.nginx_conf {
         tree.file(NGINX_CONF, FileMode::Plain, file.bytes.clone())?;
     }
-    for (folder, files) in [(NGINX_APPS, &os.nginx_pieces), (TMPFILES, &os.tmpfiles), (SYSUSERS, &os.sysusers)] {
+    for (folder, files) in
+        [(NGINX_APPS, &os.nginx_pieces), (TMPFILES, &os.tmpfiles), (SYSUSERS, &os.sysusers)]
+    {
         for file in files {
             tree.file(format!("{folder}/{}", file.name()), FileMode::Plain, file.bytes.clone())?;
         }

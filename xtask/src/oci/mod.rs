@@ -1,8 +1,8 @@
 //! The OCI image model: bytes in, bytes out. Nothing here knows a path, a clock, the
 //! environment or the network.
 
-pub(crate) mod base;
 pub(crate) mod append;
+pub(crate) mod base;
 pub(crate) mod digest;
 pub(crate) mod document;
 pub(crate) mod layer;
@@ -11,8 +11,8 @@ pub(crate) mod reference;
 pub(crate) mod timestamp;
 pub(crate) mod verified;
 
-pub(crate) use base::Base;
 pub(crate) use append::{Image, Origin, append};
+pub(crate) use base::Base;
 pub(crate) use digest::{DiffId, Digest};
 pub(crate) use document::{Document, Manifest};
 pub(crate) use layer::{Compression, Layer, LayerWriter};

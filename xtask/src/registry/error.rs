@@ -1,0 +1,283 @@
+//! What can go wrong with a registry, in the registry's own words, and what mends it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use oci_client::errors::{OciEnvelope, OciErrorCode};
+use reqwest::{Method, StatusCode, Url};
+use serde_json::Value;
+
+use crate::hint::hinted;
+use crate::oci::document::DocumentError;
+use crate::oci::verified::VerifyError;
+use crate::oci::{Digest, Reference};
+
+pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
+
+/// How much of a registry's own words an error repeats.
+const SAID_MAX: usize = 300;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    #[error("starting the network runtime")]
+    Runtime(#[source] io::Error),
+    #[error("setting up HTTP")]
+    Setup(#[source] reqwest::Error),
+    #[error("`{0}` is not the name of a registry")]
+    Name(String),
+    #[error("{url} cannot be reached")]
+    Unreachable { url: Shown, source: reqwest::Error },
+    #[error("{url} broke off")]
+    Broken { url: Shown, source: reqwest::Error },
+    #[error("{url} did not move for {after:?}")]
+    Stalled { url: Shown, after: Duration },
+    #[error("{method} {url}: {status}{said}")]
+    Refused { method: Method, url: Shown, status: StatusCode, said: Box<Said> },
+    #[error("{url} answers with something that no registry says")]
+    NotARegistry { url: Shown },
+    #[error("{url}: the answer has no valid `{header}`")]
+    Header { url: Shown, header: &'static str },
+    #[error("{reference} does not exist")]
+    Missing { reference: String },
+
+    #[error("no credentials for {registry}")]
+    NoCredentials { registry: String },
+    #[error("{registry} does not accept the credentials from {origin}")]
+    Rejected { registry: String, origin: String },
+    #[error("the credentials for {registry} in {origin} cannot be read: {message}")]
+    Credentials { registry: String, origin: String, message: String },
+    #[error("{registry} asks for a login that this program does not know: {message}")]
+    Challenge { registry: String, message: String },
+    #[error("{registry} sends logins to {realm}, {why}; no credentials were sent")]
+    Realm { registry: String, realm: Shown, why: &'static str },
+
+    #[error("{url} redirects more than {limit} times")]
+    Redirects { url: Shown, limit: usize },
+    #[error("{from} redirects to {to}, {why}")]
+    Redirect { from: Shown, to: Shown, why: &'static str },
+
+    #[error("{url} has more than the {limit} bytes that it may have")]
+    TooLarge { url: Shown, limit: u64 },
+    #[error("{url}: {source}")]
+    Verify { url: Shown, source: VerifyError },
+    #[error("{url} says that its digest is {said}, but it is {found}")]
+    DigestHeader { url: Shown, said: String, found: Digest },
+    #[error("{url}: {source}")]
+    Document { url: Shown, source: DocumentError },
+    #[error("writing {digest}")]
+    Write { digest: Digest, source: io::Error },
+    #[error("reading {digest} to send it")]
+    Read { digest: Digest, source: io::Error },
+
+    #[error("what was to be sent has changed: {0}")]
+    Changed(VerifyError),
+
+    #[error("nothing to push to {0}")]
+    NothingToPush(Reference),
+    #[error("the manifest {manifest} names {blob}, which is not among what is pushed")]
+    Unlisted { manifest: Digest, blob: Digest },
+    #[error("{target} asks for another digest than {found}, which is to be pushed")]
+    OtherDigest { target: Reference, found: Digest },
+    #[error("{url} says that it has {blob}, and that it does not")]
+    Contradiction { url: Shown, blob: Digest },
+}
+
+/// A URL without what may be secret (user, query and fragment: signatures are in queries).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown(Box<str>);
+
+/// What a registry said in an error's body.
+/// Source: OCI distribution specification, "Error Codes".
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    errors: Vec<oci_client::errors::OciError>,
+    text: String,
+}
+
+impl RegistryError {
+    /// Whether trying again may help.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            RegistryError::Unreachable { source, .. } => tls_error(source).is_none(),
+            RegistryError::Broken { .. } | RegistryError::Stalled { .. } => true,
+            RegistryError::Refused { status, .. } => is_transient(*status),
+            _ => false,
+        }
+    }
+
+    /// Whether the registry has said, in whatever words, that this may not be seen.
+    pub(super) fn is_denied(&self) -> bool {
+        match self {
+            RegistryError::Refused { status, .. } => *status == StatusCode::FORBIDDEN,
+            _ => false,
+        }
+    }
+
+    /// What the user can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            RegistryError::Unreachable { source, url } => unreachable_hint(source, url),
+            RegistryError::Stalled { .. } | RegistryError::Broken { .. } => {
+                Some("run the command again: what has arrived is not sent twice".to_owned())
+            }
+            RegistryError::Refused { status, said, .. } => refused_hint(*status, said),
+            RegistryError::NotARegistry { .. } => Some("check the registry's name and port".to_owned()),
+            RegistryError::Missing { .. } => Some("check the name and the tag".to_owned()),
+            RegistryError::NoCredentials { registry } if registry == super::credentials::GHCR => {
+                Some(format!("run 'podman login {registry}', or set GITHUB_TOKEN"))
+            }
+            RegistryError::NoCredentials { registry } | RegistryError::Rejected { registry, .. } => {
+                Some(format!("run 'podman login {registry}'"))
+            }
+            RegistryError::Credentials { registry, .. } => {
+                Some(format!("run 'podman login {registry}' to write them anew"))
+            }
+            RegistryError::Redirect { .. } => {
+                Some("the registry's administrator has to set its external URL to https".to_owned())
+            }
+            RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {
+                Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
+            }
+            RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// The error for the commands: with its hint.
+impl RegistryError {
+    pub(crate) fn into_hinted(self) -> anyhow::Error {
+        match self.hint() {
+            Some(hint) => hinted(self, hint),
+            None => self.into(),
+        }
+    }
+}
+
+/// Statuses that pass: timeouts, limits, and servers in trouble.
+/// Source: RFC 9110, 15.5.9, 15.6; RFC 6585, 4.
+pub(super) fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn unreachable_hint(source: &reqwest::Error, url: &Shown) -> Option<String> {
+    if let Some(tls) = tls_error(source) {
+        return match tls {
+            rustls::Error::InvalidCertificate(_) => {
+                Some("set SSL_CERT_FILE to the registry's CA certificates".to_owned())
+            }
+            _ => Some("if the registry speaks plain HTTP, add '--plain-http'".to_owned()),
+        };
+    }
+    let refused = causes(source)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused);
+    let host = url.host();
+    Some(if refused {
+        format!("is the registry at {host} running?")
+    } else {
+        format!("check the name {host}")
+    })
+}
+
+fn refused_hint(status: StatusCode, said: &Said) -> Option<String> {
+    let https = said.text.contains("HTTP request to an HTTPS server");
+    match status.as_u16() {
+        400 if https => Some("the registry speaks HTTPS: leave out '--plain-http'".to_owned()),
+        401 | 403 => Some("the account has no right to do this: ask the repository's owner".to_owned()),
+        404 => Some("check the name: some registries want a repository to be made first".to_owned()),
+        413 => Some("the registry, or a proxy before it, limits the size of a request".to_owned()),
+        429 => Some("wait a while: the registry limits how often it is asked".to_owned()),
+        500..=599 => Some("the registry is in trouble: try again later".to_owned()),
+        _ => None,
+    }
+}
+
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    // rustls hides in an io::Error, whose `source` skips the error that it holds.
+    causes(error).find_map(|cause| {
+        cause
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>())
+    })
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&cause| cause.source())
+}
+
+impl Shown {
+    pub(super) fn new(url: &Url) -> Shown {
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let host = url.host_str().unwrap_or_default();
+        Shown(format!("{}://{host}{port}{}", url.scheme(), url.path()).into())
+    }
+
+    /// A reference, for what has no URL yet.
+    pub(super) fn of(reference: &Reference) -> Shown {
+        Shown(reference.to_string().into())
+    }
+
+    fn host(&self) -> &str {
+        self.0.split('/').nth(2).unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Said {
+    pub(super) fn parse(body: &[u8]) -> Said {
+        match serde_json::from_slice::<OciEnvelope>(body) {
+            Ok(envelope) => Said { errors: envelope.errors, text: String::new() },
+            Err(_) => Said { errors: Vec::new(), text: String::from_utf8_lossy(body).trim().to_owned() },
+        }
+    }
+
+    pub(super) fn has(&self, codes: &[OciErrorCode]) -> bool {
+        self.errors.iter().any(|error| codes.contains(&error.code))
+    }
+
+    /// Whether nothing at all was said.
+    pub(super) fn is_empty(&self) -> bool {
+        self.errors.is_empty() && self.text.is_empty()
+    }
+
+    /// The digests in the errors' details, such as those of blobs that a manifest lacks.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        let in_detail = |detail: &Value| match detail {
+            Value::String(text) => text.parse().ok(),
+            detail => detail.get("digest").or(detail.get("Digest"))?.as_str()?.parse().ok(),
+        };
+        self.errors.iter().filter_map(|error| in_detail(&error.detail)).collect()
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.text.clone();
+        if text.starts_with('<') {
+            text = "a web page".to_owned();
+        }
+        for error in &self.errors {
+            let code = serde_json::to_value(&error.code).ok();
+            let code = code.as_ref().and_then(Value::as_str).unwrap_or("?");
+            let separator = if text.is_empty() { "" } else { "; " };
+            text = format!("{text}{separator}{code}");
+            if !error.message.is_empty() {
+                text = format!("{text}: {}", error.message);
+            }
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        // A registry's words must not move the terminal's cursor, nor fill the screen.
+        let plain: String = text.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect();
+        write!(f, ": {plain}")
+    }
+}

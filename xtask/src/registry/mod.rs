@@ -1,0 +1,159 @@
+//! Registries: images come from them and go to them, by the OCI distribution specification.
+//!
+//! What comes is checked by digest and size before anything is made of it. What goes is sent once,
+//! and a tag is moved last. The requests are our own, over reqwest: oci-client neither retries nor
+//! bounds what it reads, and loses uploads that break off; what it knows about references and
+//! error codes is used.
+
+mod auth;
+mod credentials;
+mod error;
+mod pull;
+mod push;
+mod repository;
+mod retry;
+mod transport;
+mod upload;
+
+use std::io::Write;
+
+pub(crate) use error::RegistryError;
+pub(crate) use push::{BlobSource, Push, PushBlob, Pushed};
+
+use self::auth::{Auth, Scopes};
+use self::credentials::Lookup;
+use self::error::Shown;
+use self::pull::Download;
+use self::repository::Repository;
+use self::retry::Timing;
+use self::transport::Transport;
+use crate::oci::verified::VerifyError;
+use crate::oci::{Descriptor, Document, Reference, Verified};
+use crate::progress::{Progress, Step};
+
+/// Blobs that are read into memory, which configs are, have this size at most.
+const MAX_BLOB_IN_MEMORY: u64 = 16 * 1024 * 1024;
+/// Requests are a matter of waiting; one thread would do, and two keep hashing off the network.
+const WORKERS: usize = 2;
+
+/// Which registries are spoken to without encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlainHttp {
+    /// Those on this machine.
+    LoopbackOnly,
+    /// All of them.
+    Allowed,
+}
+
+/// A client for any number of registries. Threads share it; its calls block.
+pub(crate) struct Client {
+    runtime: tokio::runtime::Runtime,
+    transport: Transport,
+    plain_http: PlainHttp,
+    progress: Progress,
+}
+
+impl Client {
+    pub(crate) fn new(plain_http: PlainHttp, progress: Progress) -> anyhow::Result<Client> {
+        Client::with(plain_http, progress, Lookup::system(), Timing::default())
+            .map_err(RegistryError::into_hinted)
+    }
+
+    fn with(
+        plain_http: PlainHttp,
+        progress: Progress,
+        lookup: Lookup,
+        timing: Timing,
+    ) -> Result<Client, RegistryError> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(WORKERS).enable_all().build().map_err(RegistryError::Runtime)?;
+        let transport = Transport::new(Auth::new(lookup), timing);
+        Ok(Client { runtime, transport, plain_http, progress })
+    }
+
+    /// The document that a reference names, or None where the registry says that there is none.
+    pub(crate) fn document(&self, reference: &Reference) -> anyhow::Result<Option<Document>> {
+        self.run(async {
+            let repository = Repository::new(reference, self.plain_http)?;
+            let name = reference.digest().or(reference.tag()).unwrap_or("latest");
+            let scopes = Scopes::pull(&repository);
+            let raw = pull::raw_document(&self.transport, &repository, name, scopes).await?;
+            raw.map(pull::Raw::parse).transpose()
+        })
+    }
+
+    /// A document that another one names, in the same repository.
+    pub(crate) fn document_by_digest(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> anyhow::Result<Document> {
+        self.run(async {
+            let repository = Repository::new(reference, self.plain_http)?;
+            let name = descriptor.digest.to_string();
+            let scopes = Scopes::pull(&repository);
+            let raw = pull::raw_document(&self.transport, &repository, &name, scopes).await?;
+            let missing = || RegistryError::Missing {
+                reference: reference.clone_with_digest(name.clone()).to_string(),
+            };
+            let raw = raw.ok_or_else(missing)?;
+            let found = raw.blob.bytes().len() as u64;
+            if found != descriptor.size {
+                let (digest, expected, url) = (descriptor.digest, descriptor.size, raw.url);
+                let source = VerifyError::Size { digest, expected, found };
+                return Err(RegistryError::Verify { url, source });
+            }
+            raw.parse()
+        })
+    }
+
+    /// A small blob, such as a config.
+    pub(crate) fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
+        self.run(async {
+            let repository = Repository::new(reference, self.plain_http)?;
+            let url = Shown::new(&repository.blob(&descriptor.digest.to_string()));
+            if descriptor.size > MAX_BLOB_IN_MEMORY {
+                return Err(RegistryError::TooLarge { url, limit: MAX_BLOB_IN_MEMORY });
+            }
+            let mut download = Download::new(&self.transport, &repository, descriptor);
+            let mut bytes = Vec::new();
+            while let Some(part) = download.next().await? {
+                bytes.extend(part);
+            }
+            Verified::check(bytes, descriptor).map_err(|source| RegistryError::Verify { url, source })
+        })
+    }
+
+    /// Streams a blob into `out`. What was written is the blob only if this returns Ok: until
+    /// then it must not have its final name.
+    pub(crate) fn fetch(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        out: &mut dyn Write,
+        step: &Step,
+    ) -> anyhow::Result<()> {
+        self.run(async {
+            let repository = Repository::new(reference, self.plain_http)?;
+            let mut download = Download::new(&self.transport, &repository, descriptor);
+            while let Some(part) = download.next().await? {
+                out.write_all(&part)
+                    .map_err(|source| RegistryError::Write { digest: descriptor.digest, source })?;
+                step.advance(part.len() as u64);
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends an image.
+    pub(crate) fn push(&self, push: &Push<'_>) -> anyhow::Result<Pushed> {
+        self.run(push::push(&self.transport, self.plain_http, &self.progress, push))
+    }
+
+    fn run<T>(&self, work: impl Future<Output = Result<T, RegistryError>>) -> anyhow::Result<T> {
+        self.runtime.block_on(work).map_err(RegistryError::into_hinted)
+    }
+}
+
+#[cfg(test)]
+mod tests;
