@@ -102,20 +102,23 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
 /// The commands that install what is missing.
 pub(crate) fn install_hint(missing: &[Need]) -> String {
     let mut parts = Vec::new();
+    for need in missing {
+        if let Source::Toolchain { page } = need.from {
+            parts.push(format!("install {} as {page} says", need.program));
+        }
+    }
     let packages = debian_packages(missing);
     if !packages.is_empty() {
         parts.push(format!("run 'sudo apt-get install {}'", packages.join(" ")));
     }
     for need in missing {
-        match need.from {
-            Source::Debian(_) => {}
-            Source::GoInstall(package) => parts.push(format!("run 'go install {package}'")),
-            Source::Toolchain { page } => parts.push(format!("install {} as {page} says", need.program)),
+        if let Source::GoInstall(package) = need.from {
+            parts.push(format!("run 'go install {package}'"));
         }
     }
     let all_installable = missing.iter().all(|need| !matches!(need.from, Source::Toolchain { .. }));
-    let alternative = if all_installable { "; as root, '--yes' does it" } else { "" };
-    format!("{}{alternative}", parts.join(", and "))
+    let alternative = if all_installable { "; as root, '--yes' does all of it" } else { "" };
+    format!("{}{alternative}", parts.join("; "))
 }
 
 fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
@@ -159,12 +162,12 @@ mod tests {
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
         no-such-c is missing: it is for this test
-        hint: run 'sudo apt-get install a-package', and run 'go install example.com/b@v1', and install no-such-c as example.com/c says
+        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package'; run 'go install example.com/b@v1'
         ");
         insta::assert_snapshot!(told(&needs[..3]), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
-        hint: run 'sudo apt-get install a-package', and run 'go install example.com/b@v1'; as root, '--yes' does it
+        hint: run 'sudo apt-get install a-package'; run 'go install example.com/b@v1'; as root, '--yes' does all of it
         ");
     }
 }

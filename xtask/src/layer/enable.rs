@@ -149,7 +149,7 @@ mod tests {
 
     /// The links of `enable`, as `<link> -> <unit>`.
     fn ours(files: &[(&str, &str)]) -> Vec<String> {
-        let shown = |EnableLink { path, target }: EnableLink| {
+        let shown = |EnableLink { path, target, .. }: EnableLink| {
             let path = path.strip_prefix(UNITS).unwrap().trim_start_matches('/');
             format!("{path} -> {}", target.trim_start_matches("../"))
         };
