@@ -196,7 +196,7 @@ mod tests {
 
         Options:
               --distro <DISTRO>            The distro to build on [default: the one in Cargo.toml] [env: BASE_DISTRO=]
-              --base <REF>                 Build on this image instead: a registry reference, or oci:DIR[:TAG]
+              --base <REF>                 Stand another image in for the distro's base: a registry reference, or oci:DIR[:TAG]
               --image <NAME>               The repository of the image, without a tag [default: the one in Cargo.toml] [env: IMAGE=]
               --app-version <VERSION>      The version that the image and its apps carry [env: VERSION=]
               --platform <OS/ARCH>         The platforms to build for; several make an index [default: this machine's]

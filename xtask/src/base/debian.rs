@@ -403,6 +403,7 @@ mod tests {
             header.set_entry_type(kind);
             header.set_mode(0o755);
             header.set_uid(33);
+            header.set_gid(33);
             header.set_mtime(1_700_000_000);
             header.set_size(content.len() as u64);
             header.set_username("www-data").unwrap();

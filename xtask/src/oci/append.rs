@@ -384,8 +384,8 @@ mod tests {
           "annotations": {
             "kept": "yes",
             "org.opencontainers.image.version": "v3",
-            "org.opencontainers.image.base.name": "quay.io/centos-bootc/centos-bootc:stream10",
             "org.opencontainers.image.base.digest": "sha256:349f8d8a1db9c4a055e0d662989320bf48f3bc94f76ee8460d274cbc1cb1d8c9",
+            "org.opencontainers.image.base.name": "quay.io/centos-bootc/centos-bootc:stream10",
             "org.opencontainers.image.revision": "0123abc"
           }
         }
@@ -477,7 +477,7 @@ mod tests {
         let base = oci_base(CONFIG).unwrap();
         let image = append(&base, &[], None, &provenance()).unwrap();
         let Ok(Document::Index(index)) =
-            Document::parse(index(&[image.clone()], base.digest(), &provenance()), None)
+            Document::parse(index(std::slice::from_ref(&image), base.digest(), &provenance()), None)
         else {
             panic!("an index");
         };
