@@ -123,7 +123,7 @@ fn make(
     let command = recipe.mmdebstrap(&sh, mode()?);
 
     let (layer, kernel) = store.put_new(|out| {
-        let mut writer = LayerWriter::new(Compression::Zstd, out)?;
+        let mut writer = LayerWriter::new(Compression::Gzip, out)?;
         let kernel = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
             .hint("read the lines above that start with 'E:'; the package mirror has to be reachable")?;
         let (layer, _) = writer.finish(&distro.name.to_string())?;

@@ -56,8 +56,8 @@ pub(crate) struct LayerWriter<W: Write> {
 }
 
 enum Encoder<W: Write> {
-    /// libdeflate compresses whole buffers only. That suits the layers of apps; a layer of
-    /// hundreds of megabytes is better a zstd one, which streams.
+    /// libdeflate compresses whole buffers only: a layer is in memory while it is made, and the
+    /// largest, a base made here, has some 350 MB.
     Gzip {
         tar: Vec<u8>,
         out: DigestWriter<W>,
