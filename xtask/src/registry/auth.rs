@@ -15,7 +15,8 @@ use tokio::sync::Mutex;
 use super::credentials::{Credentials, Found, Lookup};
 use super::error::{RegistryError, Result, Shown};
 use super::repository::{Repository, is_loopback};
-use super::transport::{Pulse, Response, Transport};
+use super::response::Response;
+use super::transport::{Pulse, Transport};
 
 /// A token service's answer is never larger.
 const MAX_TOKEN_BODY: u64 = 1024 * 1024;

@@ -11,6 +11,7 @@ mod error;
 mod pull;
 mod push;
 mod repository;
+mod response;
 mod retry;
 mod transport;
 mod upload;
@@ -18,7 +19,7 @@ mod upload;
 use std::io::Write;
 
 pub(crate) use error::RegistryError;
-pub(crate) use push::{BlobSource, Open, Push, PushBlob, Pushed};
+pub(crate) use push::{BlobSource, Push, PushBlob, Pushed};
 
 use self::auth::{Auth, Scopes};
 use self::credentials::Lookup;
