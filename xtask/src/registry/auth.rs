@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::credentials::{Credentials, Found, Lookup};
-use super::error::{RegistryError, Result, Shown};
+use super::error::{NOT_ENCRYPTED, RegistryError, Result, Shown};
 use super::repository::{Repository, is_loopback};
 use super::response::Response;
 use super::transport::{Pulse, Transport};
@@ -357,7 +357,7 @@ fn check_realm(repository: &Repository, realm: &Url) -> Result<()> {
     match realm.scheme() {
         "https" => {}
         "http" if base.scheme() == "http" && (local || home == host) => {}
-        _ => return Err(refuse("which is not encrypted")),
+        _ => return Err(refuse(NOT_ENCRYPTED)),
     }
     let belongs = local || home == host || parent_domain(home).is_some_and(|domain| is_under(host, domain));
     if belongs { Ok(()) } else { Err(refuse("which is not its own")) }

@@ -19,6 +19,9 @@ pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 /// How much of a registry's own words an error repeats.
 const SAID_MAX: usize = 300;
 
+/// Why an address is refused; the registry's administrator can mend this one.
+pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
     #[error("starting the network runtime")]
@@ -101,18 +104,14 @@ impl RegistryError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             RegistryError::Unreachable { error, .. } => tls_error(error).is_none(),
-            RegistryError::Broken { .. } | RegistryError::Stalled { .. } => true,
             RegistryError::Refused { status, .. } => is_transient(*status),
-            _ => false,
+            other => matches!(other, RegistryError::Broken { .. } | RegistryError::Stalled { .. }),
         }
     }
 
-    /// Whether the registry has said, in whatever words, that this may not be seen.
+    /// Whether the registry has said that this may not be done.
     pub(super) fn is_denied(&self) -> bool {
-        match self {
-            RegistryError::Refused { status, .. } => *status == StatusCode::FORBIDDEN,
-            _ => false,
-        }
+        matches!(self, RegistryError::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
     }
 
     /// What the user can do about it.
@@ -134,20 +133,33 @@ impl RegistryError {
             RegistryError::Credentials { registry, .. } => {
                 Some(format!("run 'podman login {registry}' to write them anew"))
             }
-            RegistryError::Redirect { .. } => {
+            RegistryError::Redirect { why, .. } if *why == NOT_ENCRYPTED => {
                 Some("the registry's administrator has to set its external URL to https".to_owned())
             }
             RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {
                 Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
             }
             RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
-            _ => None,
+            RegistryError::Runtime(_)
+            | RegistryError::Setup(_)
+            | RegistryError::Name(_)
+            | RegistryError::Header { .. }
+            | RegistryError::Challenge { .. }
+            | RegistryError::Realm { .. }
+            | RegistryError::Redirects { .. }
+            | RegistryError::Redirect { .. }
+            | RegistryError::Document { .. }
+            | RegistryError::Write { .. }
+            | RegistryError::Read { .. }
+            | RegistryError::Changed(_)
+            | RegistryError::NothingToPush(_)
+            | RegistryError::Unlisted { .. }
+            | RegistryError::OtherDigest { .. }
+            | RegistryError::Contradiction { .. } => None,
         }
     }
-}
 
-/// The error for the commands: with its hint.
-impl RegistryError {
+    /// The error for the commands: with its hint.
     pub(crate) fn into_hinted(self) -> anyhow::Error {
         match self.hint() {
             Some(hint) => hinted(self, hint),

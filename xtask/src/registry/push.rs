@@ -19,6 +19,9 @@ use super::upload::{Item, Placed, Source, Uploader};
 use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
 
+/// Requests without a body that are under way at once.
+const AT_ONCE: usize = 16;
+
 /// Opens a blob's bytes from their beginning; called again where a transfer broke off.
 pub(crate) type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a;
 
@@ -59,9 +62,6 @@ pub(crate) struct Pushed {
     /// The target named this image before, so nothing was sent.
     pub(crate) unchanged: bool,
 }
-
-/// Requests without a body that are under way at once.
-const AT_ONCE: usize = 16;
 
 pub(super) async fn push(
     transport: &Transport,

@@ -6,7 +6,7 @@ use reqwest::header::{HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::timeout;
 
-use super::error::{RegistryError, Result, Said, Shown};
+use super::error::{NOT_ENCRYPTED, RegistryError, Result, Said, Shown};
 use super::retry::retry_after;
 
 /// What an error's body may have: enough to name every layer of a large image.
@@ -45,10 +45,13 @@ impl Response {
         self.inner.content_length()
     }
 
-    /// Where the registry says that something is, as a whole URL.
+    /// Where to go on, as a whole URL: after a redirect, or with an upload.
     pub(super) fn location(&self) -> Result<Url> {
         let invalid = || RegistryError::Header { url: self.shown(), header: "Location" };
-        self.url.join(self.header(LOCATION).ok_or_else(invalid)?).map_err(|_| invalid())
+        let to = self.url.join(self.header(LOCATION).ok_or_else(invalid)?).map_err(|_| invalid())?;
+        let refuse = |why| RegistryError::Redirect { from: self.shown(), to: Shown::new(&to), why };
+        check_scheme(&self.url, &to).map_err(refuse)?;
+        Ok(to)
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
@@ -94,5 +97,36 @@ impl Response {
     pub(super) fn refused_with(&self, said: Said) -> RegistryError {
         let (method, status) = (self.method.clone(), self.status());
         RegistryError::Refused { method, url: self.shown(), status, said: Box::new(said) }
+    }
+}
+
+/// Refuses to go on without encryption where there was some.
+fn check_scheme(from: &Url, to: &Url) -> Result<(), &'static str> {
+    match to.scheme() {
+        "https" => Ok(()),
+        "http" if from.scheme() == "http" => Ok(()),
+        "http" => Err(NOT_ENCRYPTED),
+        _ => Err("which is no web address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encryption_is_kept() {
+        let cases = [
+            ("https://a.example/x", "https://b.example/y", Ok(())),
+            ("http://localhost/x", "http://b.example/y", Ok(())),
+            ("http://localhost/x", "https://b.example/y", Ok(())),
+            ("https://a.example/x", "http://a.example/x", Err(NOT_ENCRYPTED)),
+            ("https://a.example/x", "http://localhost/x", Err(NOT_ENCRYPTED)),
+            ("https://a.example/x", "file:///etc/passwd", Err("which is no web address")),
+        ];
+        for (from, to, expected) in cases {
+            let (from, to) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());
+            assert_eq!(check_scheme(&from, &to), expected, "{from} to {to}");
+        }
     }
 }

@@ -107,6 +107,33 @@ fn a_new_tag_asks_once_whether_the_base_is_there() {
 }
 
 #[test]
+fn a_large_blob_is_not_sent_where_it_is() {
+    for registry in both() {
+        let client = client();
+        let large = bytes(1, 9_000_000);
+        let target = format!("{}/os/disk:v1", registry.address());
+        client.push(&Image::new(&[&large]).push(&target, None)).unwrap();
+        let image = Image::new(&[&large, b"small"]);
+        let target = format!("{}/os/disk:v2", registry.address());
+        let pushed = client.push(&image.push(&target, None)).unwrap();
+        assert_eq!((pushed.uploaded, pushed.skipped), (2, 1));
+        assert_whole(&client, &target, &image);
+    }
+}
+
+#[test]
+fn an_upload_is_not_turned_into_a_question() {
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, |seen| match seen.method.as_str() {
+        "PUT" => Fault::Answer(answer("302 Found", &[("Location", "/elsewhere")], b"")),
+        _ => Fault::Pass,
+    });
+    let target = format!("{}/os/app:v1", proxy.address());
+    let error = client().push(&Image::new(&[b"layer"]).push(&target, None)).unwrap_err().to_string();
+    assert!(error.ends_with("which would turn what is sent into a question"), "{error}");
+}
+
+#[test]
 fn a_mount_that_opens_an_upload_is_used() {
     let registry = Registry::docker();
     let client = client();
