@@ -13,9 +13,10 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::credentials::{Credentials, Found, Lookup};
-use super::error::{RegistryError, Result, Shown};
+use super::error::{NOT_ENCRYPTED, RegistryError, Result, Shown};
 use super::repository::{Repository, is_loopback};
-use super::transport::{Pulse, Response, Transport};
+use super::response::Response;
+use super::transport::{Pulse, Transport};
 
 /// A token service's answer is never larger.
 const MAX_TOKEN_BODY: u64 = 1024 * 1024;
@@ -356,7 +357,7 @@ fn check_realm(repository: &Repository, realm: &Url) -> Result<()> {
     match realm.scheme() {
         "https" => {}
         "http" if base.scheme() == "http" && (local || home == host) => {}
-        _ => return Err(refuse("which is not encrypted")),
+        _ => return Err(refuse(NOT_ENCRYPTED)),
     }
     let belongs = local || home == host || parent_domain(home).is_some_and(|domain| is_under(host, domain));
     if belongs { Ok(()) } else { Err(refuse("which is not its own")) }

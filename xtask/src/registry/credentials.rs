@@ -47,8 +47,10 @@ pub(super) struct Found {
 /// The environment to look in.
 #[derive(Clone)]
 pub(super) struct Lookup {
-    variable: Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>,
+    variable: Arc<Variable>,
 }
+
+type Variable = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
 impl Secret {
     pub(super) fn reveal(&self) -> &str {
@@ -190,4 +192,167 @@ fn keys(repository: &Repository) -> Vec<String> {
 /// Source: docker/docker-credential-helpers, credentials/error.go.
 fn is_not_found(stdout: &str) -> bool {
     stdout.contains("credentials not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::PlainHttp;
+    use super::*;
+    use crate::testing::in_environment;
+
+    /// An environment with a home directory that has these files.
+    struct Home {
+        dir: tempfile::TempDir,
+        variables: Vec<(&'static str, String)>,
+    }
+
+    impl Home {
+        fn new(files: &[(&str, Value)]) -> Home {
+            let dir = tempfile::TempDir::new().unwrap();
+            for (name, content) in files {
+                let path = dir.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, content.to_string()).unwrap();
+            }
+            let home = dir.path().display().to_string();
+            Home { variables: vec![("HOME", home)], dir }
+        }
+
+        fn with(mut self, name: &'static str, value: &str) -> Home {
+            self.variables.push((name, value.replace('~', &self.dir.path().display().to_string())));
+            self
+        }
+
+        /// What is found for a repository: user and password, where they are from, or the error.
+        fn check(&self, reference: &str, expected: &str) {
+            let variables = self.variables.clone();
+            let lookup = Lookup::new(move |name| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            });
+            let repository = Repository::new(&reference.parse().unwrap(), PlainHttp::LoopbackOnly).unwrap();
+            let shown = match lookup.find_blocking(&repository) {
+                Ok(Some(Found { credentials: Credentials::Password { user, password }, origin })) => {
+                    format!("{user}:{} from {origin}", password.reveal())
+                }
+                Ok(Some(Found { credentials: Credentials::Identity(token), origin })) => {
+                    format!("{} from {origin}", token.reveal())
+                }
+                Ok(None) => "none".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            let home = self.dir.path().display().to_string();
+            assert_eq!(shown.replace(&home, "~"), expected, "for {reference}");
+        }
+    }
+
+    /// `user:<name>`, as podman and docker write it.
+    fn login(name: &str) -> Value {
+        json!({"username": "user", "password": name})
+    }
+
+    #[test]
+    fn the_most_specific_entry_of_the_best_file_wins() {
+        const PODMAN: &str = ".config/containers/auth.json";
+        const DOCKER: &str = ".docker/config.json";
+        Home::new(&[]).check("quay.io/a/b", "none");
+        let podman = json!({"auths": {
+            "quay.io": login("host"), "quay.io/a": login("owner"), "quay.io/a/b": login("repository"),
+            "quay.io/alone/c": login("neighbour"), "ghcr.io/other/x": login("other"), "docker.io": login("hub"),
+        }});
+        let docker = json!({"auths": {
+            "https://index.docker.io/v1/": {"auth": "dXNlcjpkb2NrZXI="}, "https://old.example/v1/": login("old"),
+            "ghcr.io": {"identitytoken": "identity"}, "broken.example": {"auth": "!"}, "empty.example": {},
+        }});
+        let home = Home::new(&[(PODMAN, podman.clone()), (DOCKER, docker.clone())]);
+        home.check("quay.io/a/b", "user:repository from ~/.config/containers/auth.json");
+        home.check("quay.io/a/b/c", "user:repository from ~/.config/containers/auth.json");
+        home.check("quay.io/a/c", "user:owner from ~/.config/containers/auth.json");
+        home.check("quay.io/ab/c", "user:host from ~/.config/containers/auth.json");
+        home.check("quay.io/alone/d", "user:host from ~/.config/containers/auth.json");
+        home.check("ghcr.io/mine/x", "identity from ~/.docker/config.json");
+        home.check("ghcr.io/other/x", "user:other from ~/.config/containers/auth.json");
+        home.check("debian", "user:hub from ~/.config/containers/auth.json");
+        home.check("old.example/x", "user:old from ~/.docker/config.json");
+        home.check("empty.example/x", "none");
+        home.check("quay.io.evil.example/a/b", "none");
+        let broken = "the credentials for broken.example in ~/.docker/config.json cannot be read: Unable to decode credential";
+        home.check("broken.example/x", broken);
+
+        let run = json!({"auths": {"quay.io": login("run")}});
+        let files = [
+            ("run/containers/auth.json", run),
+            ("own.json", json!({"auths": {}})),
+            (PODMAN, podman),
+            ("d/config.json", docker),
+        ];
+        let home = Home::new(&files).with("XDG_RUNTIME_DIR", "~/run").with("DOCKER_CONFIG", "~/d");
+        home.check("quay.io/a/b", "user:run from ~/run/containers/auth.json");
+        home.check("debian", "user:hub from ~/.config/containers/auth.json");
+        home.check("old.example/x", "user:old from ~/d/config.json");
+        Home::new(&files).with("REGISTRY_AUTH_FILE", "~/own.json").check("quay.io/a/b", "none");
+    }
+
+    #[test]
+    fn github_token_is_for_ghcr_alone() {
+        let home = Home::new(&[]).with("GITHUB_TOKEN", "t0ken");
+        home.check("ghcr.io/o/r", "token:t0ken from GITHUB_TOKEN");
+        home.check("quay.io/o/r", "none");
+        home.check("ghcr.io.evil.example/o/r", "none");
+        home.with("GITHUB_ACTOR", "octocat").check("ghcr.io/o/r", "octocat:t0ken from GITHUB_TOKEN");
+        Home::new(&[]).with("GITHUB_TOKEN", "").check("ghcr.io/o/r", "none");
+    }
+
+    /// Helpers are found through PATH, which only a process of its own can have changed.
+    #[test]
+    fn helpers_are_asked() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        in_environment("registry::credentials::tests::with_helpers", &[("PATH", &path)]);
+    }
+
+    #[test]
+    #[ignore = "run by `helpers_are_asked`, in an environment of its own"]
+    fn with_helpers() {
+        // Written here, where no other test starts a program while a script is open for writing.
+        let path = std::env::var("PATH").unwrap();
+        let dir = PathBuf::from(path.split(':').next().unwrap());
+        let scripts = [
+            ("good", r#"echo "{\"Username\":\"user\",\"Secret\":\"for $server\"}""#),
+            ("none", "echo 'credentials not found in native keychain'; exit 1"),
+            ("bad", "echo s3cret; echo s3cret >&2; exit 1"),
+        ];
+        for (name, script) in scripts {
+            let path = dir.join(format!("docker-credential-{name}"));
+            fs::write(&path, format!("#!/bin/sh\nserver=$(cat)\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let helpers =
+            json!({"quay.io": "good", "none.example": "none", "bad.example": "bad", "gone.example": "gone"});
+        let config = json!({"auths": {"quay.io": {}}, "credHelpers": helpers});
+        let home = Home::new(&[(".docker/config.json", config)]);
+        home.check("quay.io/a", "user:for quay.io from ~/.docker/config.json");
+        home.check("none.example/a", "none");
+        let failed = |registry: &str, message: &str| {
+            format!("the credentials for {registry} in ~/.docker/config.json cannot be read: {message}")
+        };
+        home.check("bad.example/a", &failed("bad.example", "`docker-credential-bad` failed"));
+        home.check("gone.example/a", &failed("gone.example", "its credential helper cannot be started"));
+        home.check("other.example/a", "none");
+
+        let home = Home::new(&[(".docker/config.json", json!({"credsStore": "good"}))]);
+        home.check("quay.io/a", "user:for quay.io from ~/.docker/config.json");
+        home.check("debian", "user:for https://index.docker.io/v1/ from ~/.docker/config.json");
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let password = Secret("s3cret".to_owned());
+        let found = Found {
+            credentials: Credentials::Password { user: "user".to_owned(), password },
+            origin: "x".to_owned(),
+        };
+        assert!(!format!("{found:?}").contains("s3cret"));
+    }
 }

@@ -19,6 +19,9 @@ pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 /// How much of a registry's own words an error repeats.
 const SAID_MAX: usize = 300;
 
+/// Why an address is refused; the registry's administrator can mend this one.
+pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
     #[error("starting the network runtime")]
@@ -27,10 +30,10 @@ pub(crate) enum RegistryError {
     Setup(#[source] reqwest::Error),
     #[error("`{0}` is not the name of a registry")]
     Name(String),
-    #[error("{url} cannot be reached")]
-    Unreachable { url: Shown, source: reqwest::Error },
-    #[error("{url} broke off")]
-    Broken { url: Shown, source: reqwest::Error },
+    #[error("{url} cannot be reached: {}", root(error))]
+    Unreachable { url: Shown, error: reqwest::Error },
+    #[error("{url} broke off: {}", root(error))]
+    Broken { url: Shown, error: reqwest::Error },
     #[error("{url} did not move for {after:?}")]
     Stalled { url: Shown, after: Duration },
     #[error("{method} {url}: {status}{said}")]
@@ -60,11 +63,11 @@ pub(crate) enum RegistryError {
 
     #[error("{url} has more than the {limit} bytes that it may have")]
     TooLarge { url: Shown, limit: u64 },
-    #[error("{url}: {source}")]
+    #[error("{url} is not what it should be")]
     Verify { url: Shown, source: VerifyError },
     #[error("{url} says that its digest is {said}, but it is {found}")]
     DigestHeader { url: Shown, said: String, found: Digest },
-    #[error("{url}: {source}")]
+    #[error("reading {url}")]
     Document { url: Shown, source: DocumentError },
     #[error("writing {digest}")]
     Write { digest: Digest, source: io::Error },
@@ -75,11 +78,11 @@ pub(crate) enum RegistryError {
     Changed(VerifyError),
 
     #[error("nothing to push to {0}")]
-    NothingToPush(Reference),
+    NothingToPush(Shown),
     #[error("the manifest {manifest} names {blob}, which is not among what is pushed")]
     Unlisted { manifest: Digest, blob: Digest },
     #[error("{target} asks for another digest than {found}, which is to be pushed")]
-    OtherDigest { target: Reference, found: Digest },
+    OtherDigest { target: Shown, found: Digest },
     #[error("{url} says that it has {blob}, and that it does not")]
     Contradiction { url: Shown, blob: Digest },
 }
@@ -100,29 +103,25 @@ impl RegistryError {
     /// Whether trying again may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            RegistryError::Unreachable { source, .. } => tls_error(source).is_none(),
-            RegistryError::Broken { .. } | RegistryError::Stalled { .. } => true,
+            RegistryError::Unreachable { error, .. } => tls_error(error).is_none(),
             RegistryError::Refused { status, .. } => is_transient(*status),
-            _ => false,
+            other => matches!(other, RegistryError::Broken { .. } | RegistryError::Stalled { .. }),
         }
     }
 
-    /// Whether the registry has said, in whatever words, that this may not be seen.
+    /// Whether the registry has said that this may not be done.
     pub(super) fn is_denied(&self) -> bool {
-        match self {
-            RegistryError::Refused { status, .. } => *status == StatusCode::FORBIDDEN,
-            _ => false,
-        }
+        matches!(self, RegistryError::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
     }
 
     /// What the user can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            RegistryError::Unreachable { source, url } => unreachable_hint(source, url),
+            RegistryError::Unreachable { error, url } => unreachable_hint(error, url),
             RegistryError::Stalled { .. } | RegistryError::Broken { .. } => {
-                Some("run the command again: what has arrived is not sent twice".to_owned())
+                Some("check the network, and run the command again".to_owned())
             }
-            RegistryError::Refused { status, said, .. } => refused_hint(*status, said),
+            RegistryError::Refused { method, status, said, .. } => refused_hint(method, *status, said),
             RegistryError::NotARegistry { .. } => Some("check the registry's name and port".to_owned()),
             RegistryError::Missing { .. } => Some("check the name and the tag".to_owned()),
             RegistryError::NoCredentials { registry } if registry == super::credentials::GHCR => {
@@ -134,20 +133,33 @@ impl RegistryError {
             RegistryError::Credentials { registry, .. } => {
                 Some(format!("run 'podman login {registry}' to write them anew"))
             }
-            RegistryError::Redirect { .. } => {
+            RegistryError::Redirect { why, .. } if *why == NOT_ENCRYPTED => {
                 Some("the registry's administrator has to set its external URL to https".to_owned())
             }
             RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {
                 Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
             }
             RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
-            _ => None,
+            RegistryError::Runtime(_)
+            | RegistryError::Setup(_)
+            | RegistryError::Name(_)
+            | RegistryError::Header { .. }
+            | RegistryError::Challenge { .. }
+            | RegistryError::Realm { .. }
+            | RegistryError::Redirects { .. }
+            | RegistryError::Redirect { .. }
+            | RegistryError::Document { .. }
+            | RegistryError::Write { .. }
+            | RegistryError::Read { .. }
+            | RegistryError::Changed(_)
+            | RegistryError::NothingToPush(_)
+            | RegistryError::Unlisted { .. }
+            | RegistryError::OtherDigest { .. }
+            | RegistryError::Contradiction { .. } => None,
         }
     }
-}
 
-/// The error for the commands: with its hint.
-impl RegistryError {
+    /// The error for the commands: with its hint.
     pub(crate) fn into_hinted(self) -> anyhow::Error {
         match self.hint() {
             Some(hint) => hinted(self, hint),
@@ -162,8 +174,8 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn unreachable_hint(source: &reqwest::Error, url: &Shown) -> Option<String> {
-    if let Some(tls) = tls_error(source) {
+fn unreachable_hint(error: &reqwest::Error, url: &Shown) -> Option<String> {
+    if let Some(tls) = tls_error(error) {
         return match tls {
             rustls::Error::InvalidCertificate(_) => {
                 Some("set SSL_CERT_FILE to the registry's CA certificates".to_owned())
@@ -171,7 +183,7 @@ fn unreachable_hint(source: &reqwest::Error, url: &Shown) -> Option<String> {
             _ => Some("if the registry speaks plain HTTP, add '--plain-http'".to_owned()),
         };
     }
-    let refused = causes(source)
+    let refused = causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused);
     let host = url.host();
@@ -182,11 +194,13 @@ fn unreachable_hint(source: &reqwest::Error, url: &Shown) -> Option<String> {
     })
 }
 
-fn refused_hint(status: StatusCode, said: &Said) -> Option<String> {
+fn refused_hint(method: &Method, status: StatusCode, said: &Said) -> Option<String> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
     let https = said.text.contains("HTTP request to an HTTPS server");
     match status.as_u16() {
         400 if https => Some("the registry speaks HTTPS: leave out '--plain-http'".to_owned()),
         401 | 403 => Some("the account has no right to do this: ask the repository's owner".to_owned()),
+        404 if reads => Some("check the name".to_owned()),
         404 => Some("check the name: some registries want a repository to be made first".to_owned()),
         413 => Some("the registry, or a proxy before it, limits the size of a request".to_owned()),
         429 => Some("wait a while: the registry limits how often it is asked".to_owned()),
@@ -196,16 +210,21 @@ fn refused_hint(status: StatusCode, said: &Said) -> Option<String> {
 }
 
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
-    // rustls hides in an io::Error, whose `source` skips the error that it holds.
-    causes(error).find_map(|cause| {
-        cause
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>())
-    })
+    causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())
 }
 
+/// What it comes down to, without the layers of libraries above.
+fn root(error: &reqwest::Error) -> &dyn Error {
+    causes(error).last().unwrap_or(error)
+}
+
+/// An error and all that caused it. An io::Error's `source` skips the error that it holds, in
+/// which TLS hides, so that one is looked at as well.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&cause| cause.source())
+    std::iter::successors(Some(error), |&cause| match cause.downcast_ref::<io::Error>() {
+        Some(outer) => outer.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => cause.source(),
+    })
 }
 
 impl Shown {

@@ -11,6 +11,7 @@ mod error;
 mod pull;
 mod push;
 mod repository;
+mod response;
 mod retry;
 mod transport;
 mod upload;

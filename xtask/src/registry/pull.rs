@@ -9,8 +9,9 @@ use reqwest::{Method, StatusCode, Url};
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
 use super::repository::Repository;
+use super::response::Response;
 use super::retry::Retry;
-use super::transport::{Payload, Request, Response, Transport};
+use super::transport::{Payload, Request, Transport};
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::MAX_SIZE;
 use crate::oci::verified::VerifyError;
@@ -169,7 +170,9 @@ impl Download {
                     }
                     self.received += part.len() as u64;
                     if self.received > self.blob.size {
-                        return Err(RegistryError::TooLarge { url: self.shown(), limit: self.blob.size });
+                        let (digest, expected) = (self.blob.digest, self.blob.size);
+                        let found = self.received;
+                        return Err(self.failed(VerifyError::Size { digest, expected, found }));
                     }
                     self.hasher
                         .write_all(&part)

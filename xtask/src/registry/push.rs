@@ -11,13 +11,16 @@ use reqwest::{Method, StatusCode};
 
 use super::PlainHttp;
 use super::auth::Scopes;
-use super::error::{RegistryError, Result};
+use super::error::{RegistryError, Result, Shown};
 use super::pull::{check_header, exists, raw_document};
 use super::repository::Repository;
 use super::transport::{Payload, Request, Transport};
 use super::upload::{Item, Placed, Source, Uploader};
 use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
+
+/// Requests without a body that are under way at once.
+const AT_ONCE: usize = 16;
 
 /// Opens a blob's bytes from their beginning; called again where a transfer broke off.
 pub(crate) type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a;
@@ -60,9 +63,6 @@ pub(crate) struct Pushed {
     pub(crate) unchanged: bool,
 }
 
-/// Requests without a body that are under way at once.
-const AT_ONCE: usize = 16;
-
 pub(super) async fn push(
     transport: &Transport,
     plain_http: PlainHttp,
@@ -72,7 +72,7 @@ pub(super) async fn push(
     let transport = &transport.counted();
     let target = &Repository::new(&push.target, plain_http)?;
     let Some((top, _)) = push.manifests.last() else {
-        return Err(RegistryError::NothingToPush(push.target.clone()));
+        return Err(RegistryError::NothingToPush(Shown::of(&push.target)));
     };
     let name = target_name(&push.target, top)?;
     let images = images(push)?;
@@ -268,7 +268,7 @@ impl Run<'_> {
 fn target_name(target: &Reference, top: &Descriptor) -> Result<String> {
     match target.digest() {
         Some(digest) if digest.parse() != Ok(top.digest) => {
-            Err(RegistryError::OtherDigest { target: target.clone(), found: top.digest })
+            Err(RegistryError::OtherDigest { target: Shown::of(target), found: top.digest })
         }
         digest => Ok(target.tag().or(digest).map_or_else(|| top.digest.to_string(), str::to_owned)),
     }
@@ -280,7 +280,7 @@ fn images(push: &Push<'_>) -> Result<Vec<Vec<Digest>>> {
     let listed: HashSet<Digest> = push.blobs.iter().map(|blob| blob.descriptor.digest).collect();
     let mut images = Vec::new();
     for (descriptor, blob) in &push.manifests {
-        let url = || super::error::Shown::of(&push.target);
+        let url = || Shown::of(&push.target);
         let document = Document::parse(blob.clone(), Some(descriptor.media_type.as_ref()))
             .map_err(|source| RegistryError::Document { url: url(), source })?;
         if let Document::Manifest(manifest) = document {

@@ -7,24 +7,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Once, OnceLock};
-use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt};
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::timeout;
 
 use super::auth::{Auth, Scopes};
-use super::error::{RegistryError, Result, Said, Shown, is_transient};
+use super::error::{RegistryError, Result, Shown, is_transient};
 use super::repository::{Repository, is_loopback};
-use super::retry::{Retry, Timing, retry_after};
+use super::response::Response;
+use super::retry::{Retry, Timing};
 
 /// As many redirects as reqwest and curl's users are used to.
 const MAX_REDIRECTS: usize = 10;
-/// What an error's body may have: enough to name every layer of a large image.
-const MAX_ERROR_BODY: u64 = 1024 * 1024;
 const USER_AGENT: &str = concat!("bootc-testboot/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests. Clones share connections and logins.
@@ -78,15 +74,6 @@ pub(super) enum Payload<'a> {
 pub(super) type Opener<'a> =
     dyn Fn() -> Pin<Box<dyn Future<Output = Result<BodyStream>> + Send + 'a>> + Sync + 'a;
 pub(super) type BodyStream = Pin<Box<dyn Stream<Item = io::Result<Vec<u8>>> + Send>>;
-
-/// An answer, whose body is still to be read.
-pub(super) struct Response {
-    inner: reqwest::Response,
-    method: Method,
-    /// Where it came from, redirects followed.
-    url: Url,
-    idle: Duration,
-}
 
 impl Traffic {
     pub(super) fn requests(&self) -> u64 {
@@ -174,16 +161,7 @@ impl Transport {
             }
             let next = response.location()?;
             let refuse = |why| RegistryError::Redirect { from: Shown::new(&url), to: Shown::new(&next), why };
-            if url.scheme() == "https" && next.scheme() != "https" {
-                return Err(refuse("which is not encrypted"));
-            }
-            if !matches!(next.scheme(), "http" | "https") {
-                return Err(refuse("which is no web address"));
-            }
-            let keeps_method = matches!(response.status().as_u16(), 307 | 308);
-            if !keeps_method && !matches!(request.method, Method::GET | Method::HEAD) {
-                return Err(refuse("which would turn what is sent into a question"));
-            }
+            check_redirect(&request.method, response.status()).map_err(refuse)?;
             url = next;
         }
         Err(RegistryError::Redirects { url: Shown::new(&request.url), limit: MAX_REDIRECTS })
@@ -247,11 +225,11 @@ impl Transport {
             let limit = if ended { timing.commit } else { timing.idle };
             match timeout(limit, &mut sending).await {
                 Ok(Ok(inner)) => return Ok(Response { inner, method, url: url.clone(), idle: timing.idle }),
-                Ok(Err(source)) => {
-                    let (url, source) = (Shown::new(url), source.without_url());
-                    return Err(match source.is_connect() {
-                        true => RegistryError::Unreachable { url, source },
-                        false => RegistryError::Broken { url, source },
+                Ok(Err(error)) => {
+                    let (url, error) = (Shown::new(url), error.without_url());
+                    return Err(match error.is_connect() {
+                        true => RegistryError::Unreachable { url, error },
+                        false => RegistryError::Broken { url, error },
                     });
                 }
                 Err(_) if pulse.read() != (beats, ended) => {}
@@ -299,85 +277,20 @@ impl Pulse {
     }
 }
 
-impl Response {
-    pub(super) fn status(&self) -> StatusCode {
-        self.inner.status()
-    }
-
-    pub(super) fn shown(&self) -> Shown {
-        Shown::new(&self.url)
-    }
-
-    pub(super) fn header(&self, name: impl reqwest::header::AsHeaderName) -> Option<&str> {
-        self.inner.headers().get(name)?.to_str().ok()
-    }
-
-    fn headers(&self, name: &HeaderName) -> Vec<String> {
-        let values = self.inner.headers().get_all(name).iter();
-        values.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect()
-    }
-
-    /// The body's size, where it is known beforehand.
-    pub(super) fn content_length(&self) -> Option<u64> {
-        self.inner.content_length()
-    }
-
-    /// Where the registry says that something is, as a whole URL.
-    pub(super) fn location(&self) -> Result<Url> {
-        let invalid = || RegistryError::Header { url: self.shown(), header: "Location" };
-        self.url.join(self.header(LOCATION).ok_or_else(invalid)?).map_err(|_| invalid())
-    }
-
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        retry_after(self.header(RETRY_AFTER)?, SystemTime::now())
-    }
-
-    /// The next part of the body.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
-        match timeout(self.idle, self.inner.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk.map(Vec::from)),
-            Ok(Err(source)) => Err(RegistryError::Broken { url: self.shown(), source: source.without_url() }),
-            Err(_) => Err(RegistryError::Stalled { url: self.shown(), after: self.idle }),
-        }
-    }
-
-    /// The whole body, of which `limit` bytes are the most that is ever read.
-    pub(super) async fn read(&mut self, limit: u64) -> Result<Vec<u8>> {
-        let too_large = || RegistryError::TooLarge { url: self.shown(), limit };
-        if self.content_length().is_some_and(|length| length > limit) {
-            return Err(too_large());
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if (body.len() + chunk.len()) as u64 > limit {
-                return Err(RegistryError::TooLarge { url: self.shown(), limit });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// The error that this answer is.
-    pub(super) async fn refused(mut self) -> RegistryError {
-        let said = self.said().await;
-        self.refused_with(said)
-    }
-
-    /// What the body says; a body that cannot be read says nothing, and the status stays.
-    pub(super) async fn said(&mut self) -> Said {
-        self.read(MAX_ERROR_BODY).await.map(|body| Said::parse(&body)).unwrap_or_default()
-    }
-
-    pub(super) fn refused_with(&self, said: Said) -> RegistryError {
-        let (method, status) = (self.method.clone(), self.status());
-        RegistryError::Refused { method, url: self.shown(), status, said: Box::new(said) }
-    }
-}
-
 /// Redirects that have a target to go to.
 /// Source: RFC 9110, 15.4.
 pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Refuses redirects that lose what is sent: only two kinds keep method and body, and after the
+/// others clients ask a question instead.
+fn check_redirect(method: &Method, status: StatusCode) -> Result<(), &'static str> {
+    let keeps_method = matches!(status.as_u16(), 307 | 308);
+    match keeps_method || matches!(*method, Method::GET | Method::HEAD) {
+        true => Ok(()),
+        false => Err("which would turn what is sent into a question"),
+    }
 }
 
 fn build(way: Way, timing: &Timing) -> Result<reqwest::Client> {

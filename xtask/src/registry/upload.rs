@@ -19,7 +19,8 @@ use super::error::{RegistryError, Result, Shown};
 use super::pull::{Download, exists};
 use super::push::Open;
 use super::repository::Repository;
-use super::transport::{BodyStream, Payload, Request, Response, Transport};
+use super::response::Response;
+use super::transport::{BodyStream, Payload, Request, Transport};
 use crate::oci::digest::DigestWriter;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Verified};
@@ -217,41 +218,36 @@ impl<'a> Uploader<'a> {
         if !response.status().is_success() {
             return Ok(None);
         }
-        Ok(range_end(&response).filter(|&offset| offset > 1).and_then(|offset| {
-            let next = response.location().unwrap_or_else(|_| session.clone());
-            Some((offset, next))
-        }))
+        let offset = range_end(&response).filter(|&offset| offset > 1);
+        Ok(offset.map(|offset| (offset, response.location().unwrap_or_else(|_| session.clone()))))
     }
 
     /// Sends what is missing from `offset` on, in parts.
     async fn resume(&self, content: &Content<'_>, session: &mut Url, mut offset: u64) -> Result<()> {
         let mut stream = content.open(offset).await?;
+        let mut pending = Vec::new();
         loop {
-            let mut part = Vec::new();
-            while part.len() < PART_SIZE {
-                match stream.next().await {
-                    Some(Ok(bytes)) => part.extend(bytes),
-                    Some(Err(source)) => {
-                        return Err(RegistryError::Read { digest: content.item.blob.digest, source });
-                    }
-                    None => break,
-                }
+            while pending.len() < PART_SIZE
+                && let Some(bytes) = stream.next().await
+            {
+                let digest = content.item.blob.digest;
+                pending.extend(bytes.map_err(|source| RegistryError::Read { digest, source })?);
             }
-            if part.is_empty() {
+            if pending.is_empty() {
                 return self.finish(content, session, Payload::Empty).await;
             }
-            for part in part.chunks(PART_SIZE) {
-                let end = offset + part.len() as u64;
-                let mut request = self.request(Method::PATCH, session.clone(), Payload::Bytes(part));
-                request.headers.push((CONTENT_TYPE, OCTETS.to_owned()));
-                request.headers.push((CONTENT_RANGE, format!("{offset}-{}", end - 1)));
-                let response = self.transport.once(&request).await?;
-                if !response.status().is_success() {
-                    return Err(response.refused().await);
-                }
-                *session = response.location()?;
-                offset = end;
+            let rest = pending.split_off(pending.len().min(PART_SIZE));
+            let part = std::mem::replace(&mut pending, rest);
+            let end = offset + part.len() as u64;
+            let mut request = self.request(Method::PATCH, session.clone(), Payload::Bytes(&part));
+            request.headers.push((CONTENT_TYPE, OCTETS.to_owned()));
+            request.headers.push((CONTENT_RANGE, format!("{offset}-{}", end - 1)));
+            let response = self.transport.once(&request).await?;
+            if !response.status().is_success() {
+                return Err(response.refused().await);
             }
+            *session = response.location()?;
+            offset = end;
         }
     }
 

@@ -1,160 +1,15 @@
-//! What tests share: real registries on this machine, and one proxy that breaks what passes
-//! through it, since no real registry breaks on command.
+//! A mock: a proxy that breaks what passes through it, since no real registry breaks on command.
 
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tempfile::TempDir;
+use super::Registry;
 
-/// How long a program may take to come up on a busy machine.
-const STARTUP: Duration = Duration::from_secs(30);
-
-/// The path of a program that a test needs. A test that lacks it fails, and says how to get it.
-pub(crate) fn program(name: &str) -> PathBuf {
-    let install = match name {
-        "docker-registry" | "htpasswd" => "apt-get install docker-registry apache2-utils".to_owned(),
-        "registry" | "crane" => {
-            let module = "github.com/google/go-containerregistry/cmd";
-            format!("GOBIN={} go install {module}/{name}@latest", tools().display())
-        }
-        _ => format!("apt-get install {name}"),
-    };
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(tools())
-        .chain(std::env::split_paths(&path))
-        .map(|dir| dir.join(name))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("this test needs `{name}`: run '{install}'"))
-}
-
-/// Where tools that no distribution packages are installed.
-fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
-}
-
-/// A registry that runs until it is dropped.
-pub(crate) struct Registry {
-    address: String,
-    child: Child,
-    /// Its storage and configuration.
-    dir: TempDir,
-}
-
-/// A name and password that a registry asks for.
-pub(crate) struct Login {
-    pub(crate) user: &'static str,
-    pub(crate) password: &'static str,
-}
-
-impl Registry {
-    /// docker-registry, which keeps blobs per repository and checks what manifests name.
-    pub(crate) fn docker() -> Registry {
-        Registry::start_docker(TempDir::new().unwrap(), "")
-    }
-
-    /// docker-registry, which wants a name and password by Basic authentication.
-    pub(crate) fn docker_with_login(login: &Login) -> Registry {
-        let output = Command::new(program("htpasswd"))
-            .args(["-nbB", "-C", "4", login.user, login.password])
-            .output()
-            .expect("htpasswd starts");
-        assert!(output.status.success(), "htpasswd: {}", String::from_utf8_lossy(&output.stderr));
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("htpasswd");
-        fs::write(&file, output.stdout).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
-        Registry::start_docker(dir, &auth)
-    }
-
-    /// crane's registry, which holds everything in memory, keeps blobs for all repositories
-    /// together, and takes manifests without looking.
-    pub(crate) fn crane() -> Registry {
-        let (dir, port) = (TempDir::new().unwrap(), free_port());
-        let mut command = Command::new(program("registry"));
-        command.arg("-port").arg(port.to_string());
-        Registry::start(command, dir, port)
-    }
-
-    fn start_docker(dir: TempDir, auth: &str) -> Registry {
-        let port = free_port();
-        let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: '127.0.0.1:{port}', secret: test}}\n{auth}",
-            dir.path().join("storage").display()
-        );
-        let path = dir.path().join("config.yml");
-        fs::write(&path, config).unwrap();
-        let mut command = Command::new(program("docker-registry"));
-        command.arg("serve").arg(&path);
-        Registry::start(command, dir, port)
-    }
-
-    fn start(mut command: Command, dir: TempDir, port: u16) -> Registry {
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let address = format!("127.0.0.1:{port}");
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let mut registry = Registry { address, child, dir };
-        let end = Instant::now() + STARTUP;
-        while !answers(&registry.address) {
-            let ended = registry.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < end, "{command:?}: {}", registry.log());
-            thread::sleep(Duration::from_millis(20));
-        }
-        registry
-    }
-
-    /// Host and port.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Where docker-registry keeps a blob.
-    pub(crate) fn blob_path(&self, hex: &str) -> PathBuf {
-        let blobs = self.dir.path().join("storage/docker/registry/v2/blobs/sha256");
-        blobs.join(&hex[..2]).join(hex).join("data")
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn answers(address: &str) -> bool {
-    let ask = || -> io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(
-            format!("GET /v2/ HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
-        )?;
-        let mut start = [0; 8];
-        stream.read_exact(&mut start)?;
-        Ok(start == *b"HTTP/1.1")
-    };
-    ask().unwrap_or(false)
-}
-
-/// A mock: an HTTP proxy before a registry, or a server without one, that counts requests and does
+/// An HTTP proxy before a registry, or a server without one, that counts requests and does
 /// to each what `rule` says.
 pub(crate) struct FaultProxy {
     address: String,
@@ -185,8 +40,13 @@ pub(crate) enum Fault {
     CutRequest(usize),
     /// It passes, and the answer's bytes (head and body) are changed.
     Change(fn(Vec<u8>) -> Vec<u8>),
+    /// It passes with another request line.
+    Retarget(String),
     /// It never reaches a registry: these bytes are the answer.
     Answer(Vec<u8>),
+    /// It never reaches a registry: at most so many bytes of its body are taken, and this makes
+    /// the answer of them; without one, the connection breaks.
+    Take(usize, Box<dyn FnOnce(Vec<u8>) -> Option<Vec<u8>> + Send>),
     /// It never reaches a registry, and is never answered.
     Silence,
 }
@@ -290,7 +150,7 @@ fn serve(
 ) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut client = client;
-    let Some((mut seen, head)) = read_head(&mut reader)? else { return Ok(()) };
+    let Some((mut seen, mut head)) = read_head(&mut reader)? else { return Ok(()) };
     {
         let mut log = log.lock().unwrap();
         let same = |other: &&Seen| other.method == seen.method && other.path() == seen.path();
@@ -304,6 +164,19 @@ fn serve(
             io::copy(&mut reader.take(length), &mut io::sink())?;
             client.write_all(&bytes)?;
             return client.shutdown(Shutdown::Write);
+        }
+        Fault::Take(count, answer) => {
+            let mut body = Vec::new();
+            reader.take(length.min(count as u64)).read_to_end(&mut body)?;
+            if let Some(answer) = answer(body) {
+                client.write_all(&answer)?;
+            }
+            return client.shutdown(Shutdown::Both);
+        }
+        Fault::Retarget(line) => {
+            let rest = head.iter().position(|&byte| byte == b'\n').unwrap_or_default();
+            head = [line.as_bytes(), b" HTTP/1.1\r", &head[rest..]].concat();
+            None
         }
         Fault::Silence => {
             io::copy(&mut reader, &mut io::sink())?;

@@ -1,0 +1,192 @@
+//! What tests share: programs, real registries on this machine, and a proxy before them.
+
+mod fault_proxy;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+pub(crate) use fault_proxy::{Fault, FaultProxy, Seen, answer};
+
+/// How long a program may take to come up on a busy machine.
+const STARTUP: Duration = Duration::from_secs(30);
+
+/// The path of a program that a test needs. A test that lacks it fails, and says how to get it.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let install = match name {
+        "docker-registry" | "htpasswd" => "apt-get install docker-registry apache2-utils".to_owned(),
+        "registry" | "crane" => {
+            let module = "github.com/google/go-containerregistry/cmd";
+            format!("GOBIN={} go install {module}/{name}@latest", tools().display())
+        }
+        _ => format!("apt-get install {name}"),
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(tools())
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| panic!("this test needs `{name}`: run '{install}'"))
+}
+
+/// Where tools that no distribution packages are installed.
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
+}
+
+/// Runs one test of this program, an ignored one, in a process with other environment variables.
+pub(crate) fn in_environment(test: &str, variables: &[(&str, &str)]) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "{test}: {text}");
+}
+
+/// A registry that runs until it is dropped.
+pub(crate) struct Registry {
+    address: String,
+    child: Child,
+    /// Its storage and configuration.
+    dir: TempDir,
+}
+
+/// A name and password that a registry asks for.
+pub(crate) struct Login {
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+}
+
+impl Registry {
+    /// docker-registry, which keeps blobs per repository and checks what manifests name.
+    pub(crate) fn docker() -> Registry {
+        Registry::start_docker(TempDir::new().unwrap(), "")
+    }
+
+    /// docker-registry, which wants a name and password by Basic authentication.
+    pub(crate) fn docker_with_login(login: &Login) -> Registry {
+        let output = Command::new(program("htpasswd"))
+            .args(["-nbB", "-C", "4", login.user, login.password])
+            .output()
+            .expect("htpasswd starts");
+        assert!(output.status.success(), "htpasswd: {}", String::from_utf8_lossy(&output.stderr));
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("htpasswd");
+        fs::write(&file, output.stdout).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+        Registry::start_docker(dir, &auth)
+    }
+
+    /// docker-registry behind TLS, on 0.0.0.0, which is no loopback name, and with a certificate
+    /// that only `Registry::certificate` vouches for.
+    pub(crate) fn docker_with_tls() -> Registry {
+        let dir = TempDir::new().unwrap();
+        let output = Command::new(program("openssl"))
+            .current_dir(dir.path())
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"])
+            .args(["-addext", "subjectAltName=IP:0.0.0.0", "-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", "key.pem", "-out", "certificate.pem"])
+            .output()
+            .expect("openssl starts");
+        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        let path = dir.path().display();
+        let tls = format!("  tls: {{certificate: {path}/certificate.pem, key: {path}/key.pem}}\n");
+        let mut registry = Registry::start_docker(dir, &tls);
+        registry.address = registry.address.replace("127.0.0.1", "0.0.0.0");
+        registry
+    }
+
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.dir.path().join("certificate.pem")
+    }
+
+    /// crane's registry, which holds everything in memory, keeps blobs for all repositories
+    /// together, and takes manifests without looking.
+    pub(crate) fn crane() -> Registry {
+        let (dir, port) = (TempDir::new().unwrap(), free_port());
+        let mut command = Command::new(program("registry"));
+        command.arg("-port").arg(port.to_string());
+        Registry::start(command, dir, port)
+    }
+
+    fn start_docker(dir: TempDir, more: &str) -> Registry {
+        let port = free_port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             http:\n  addr: '127.0.0.1:{port}'\n  secret: test\n{more}",
+            dir.path().join("storage").display()
+        );
+        let path = dir.path().join("config.yml");
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new(program("docker-registry"));
+        command.arg("serve").arg(&path);
+        Registry::start(command, dir, port)
+    }
+
+    fn start(mut command: Command, dir: TempDir, port: u16) -> Registry {
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let address = format!("127.0.0.1:{port}");
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut registry = Registry { address, child, dir };
+        let end = Instant::now() + STARTUP;
+        while !answers(&registry.address) {
+            let ended = registry.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < end, "{command:?}: {}", registry.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where docker-registry keeps a blob.
+    pub(crate) fn blob_path(&self, hex: &str) -> PathBuf {
+        let blobs = self.dir.path().join("storage/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn answers(address: &str) -> bool {
+    let ask = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(
+            format!("GET /v2/ HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+        )?;
+        // Any answer will do: one behind TLS answers that it speaks TLS, by HTTP/1.0.
+        let mut start = [0; 7];
+        stream.read_exact(&mut start)?;
+        Ok(start == *b"HTTP/1.")
+    };
+    ask().unwrap_or(false)
+}
