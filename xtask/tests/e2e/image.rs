@@ -106,9 +106,8 @@ fn a_change_of_one_app_is_a_change_of_its_layer_only() {
     let workspace = Workspace::with_standin();
     workspace.add_second_app();
     let registry = Registry::docker();
-    let build = |tag| {
-        workspace.json(&format!("build --base oci:../standin:t --to {}/os:{tag}", registry.address()))
-    };
+    let build =
+        |tag| workspace.json(&format!("build --base oci:../standin:t --to {}/os:{tag}", registry.address()));
     let old = build("v1");
     assert_eq!(names(&old["layers"]), ["base", "base", "base", "os", "hello", "second"]);
     workspace.write("apps/second/main.go", "package main\n\nfunc main() { println(\"two\") }\n");
