@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Session;
 use super::build::{Made, make};
@@ -182,11 +183,13 @@ fn summarise(report: &ImageReport, session: &Session) {
     progress.line(format!("{} ({whole})", report.reference));
 }
 
-/// Replaces `path`, in one step, when its content changed.
+/// Replaces `path`, in one step, unless it describes the same image: a run that finds everything
+/// made does not touch the file to say that all layers are reused.
 fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
     let writing = || format!("writing {}", path.display());
     let text = serde_json::to_string_pretty(report)? + "\n";
-    if fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+    let old = fs::read(path).ok().and_then(|old| serde_json::from_slice(&old).ok());
+    if old.map(without_reuse) == Some(without_reuse(serde_json::to_value(report)?)) {
         return Ok(());
     }
     let folder = path.parent().context("dist.json is in a folder")?;
@@ -197,4 +200,20 @@ fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
     file.as_file().sync_all().with_context(writing)?;
     file.persist(path).with_context(writing)?;
     Ok(())
+}
+
+/// The report without what depends on the run before.
+fn without_reuse(mut report: Value) -> Value {
+    fn forget(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                object.remove("reused");
+                object.values_mut().for_each(forget);
+            }
+            Value::Array(list) => list.iter_mut().for_each(forget),
+            _ => {}
+        }
+    }
+    forget(&mut report);
+    report
 }

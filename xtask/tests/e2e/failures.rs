@@ -1,0 +1,248 @@
+//! What fails says why and how to go on, and leaves what was there as it was.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Run, Workspace, fingerprint, read_all, skopeo_push};
+use crate::testing::{Fault, FaultProxy, Login, Registry, answer, program};
+
+/// How long a program may take to do what it surely does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A workspace with a good image as `oci:../out:t`.
+fn with_good_image() -> Workspace {
+    let workspace = Workspace::with_standin();
+    workspace.ok("build --base oci:../standin:t --to oci:../out:t");
+    workspace
+}
+
+/// Runs what has to fail; the good image has to stay as it was.
+fn fails(workspace: &Workspace, arguments: &str) -> String {
+    let before = fingerprint(&workspace.path("../out"));
+    let error = workspace.failure(arguments);
+    assert_eq!(fingerprint(&workspace.path("../out")), before, "{arguments}");
+    error
+}
+
+#[test]
+fn bases_that_do_not_do() {
+    let workspace = with_good_image();
+    let build = |base: &str| fails(&workspace, &format!("build --base {base} --to oci:../out:t"));
+    assert_snapshot!(build("oci:../standin:plain"));
+    assert_snapshot!(build("oci:../standin:gone"));
+    assert_snapshot!(build("oci:../nowhere:t"));
+    assert_snapshot!(build("oci:../standin:multi --platform linux/riscv64"));
+    let registry = Registry::docker();
+    assert_snapshot!(build(&format!("{}/no/such:t", registry.address())));
+}
+
+#[test]
+fn registries_that_do_not_do() {
+    let workspace = with_good_image();
+    let build = |base: &str| fails(&workspace, &format!("build --base {base}/os:t --to oci:../out:t"));
+    // A port that was free a moment ago.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_snapshot!(build(&closed.to_string()));
+    let push = format!("build --base oci:../standin:t --to {closed}/os:t");
+    assert_snapshot!(fails(&workspace, &push));
+
+    let serve = |body: &'static [u8]| {
+        FaultProxy::alone(move |seen| {
+            let found = seen.path().contains("/manifests/");
+            let (status, body) = if found { ("200 OK", body) } else { ("404 Not Found", &b""[..]) };
+            Fault::Answer(answer(status, &[("Content-Type", MANIFEST)], body))
+        })
+    };
+    let large = serve(vec![b' '; 5 * 1024 * 1024].leak());
+    assert_snapshot!(build(large.address()));
+    let ambiguous = serve(br#"{"schemaVersion": 2, "layers": [], "manifests": []}"#);
+    assert_snapshot!(build(ambiguous.address()));
+    let page = serve(b"<!DOCTYPE html><title>Log in</title>");
+    assert_snapshot!(build(page.address()));
+}
+
+#[test]
+fn wrong_credentials() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker_with_login(&Login { user: "user", password: "right" });
+    let address = registry.address();
+    let push = format!("build --base oci:../standin:t --to {address}/os:t");
+    let with_login = |base64: &str| {
+        let config = format!(r#"{{"auths": {{"{address}": {{"auth": "{base64}"}}}}}}"#);
+        workspace.write("../docker/config.json", &config);
+        let mut command = workspace.command(&push);
+        command.env("DOCKER_CONFIG", workspace.path("../docker"));
+        command.env("REGISTRY_AUTH_FILE", workspace.path("../docker/config.json"));
+        Run::new(command.output().unwrap())
+    };
+    // user:wrong
+    let refused = with_login("dXNlcjp3cm9uZw==");
+    assert!(!refused.stderr.contains("wrong") && !refused.stderr.contains("dXNlcjp3"), "{}", refused.stderr);
+    assert_snapshot!(refused.failure());
+    // user:right
+    let accepted = with_login("dXNlcjpyaWdodA==");
+    assert_eq!(accepted.code, Some(0), "{}", accepted.stderr);
+}
+
+#[test]
+fn a_flipped_bit_is_seen() {
+    let workspace = with_good_image();
+    let standin = workspace.layout("../standin");
+    let manifest = standin.manifest("t");
+    let flip = |digest: &serde_json::Value| {
+        let path = standin.blob_path(digest.as_str().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        // A new file: the good image may share the old one.
+        fs::remove_file(&path).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    flip(&manifest["layers"][0]["digest"]);
+    let other = workspace.failure("build --base oci:../standin:t --to oci:../other:t");
+    assert_snapshot!(other);
+    assert_eq!(workspace.layout("../other").tags(), [""; 0]);
+    workspace.layout("../other").check_blobs();
+
+    flip(&manifest["config"]["digest"]);
+    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"));
+    workspace.layout("../out").check_blobs();
+}
+
+#[test]
+fn a_full_disk_leaves_the_last_image() {
+    let workspace = Workspace::with_standin();
+    fs::create_dir(workspace.path("../full")).unwrap();
+    // In a mount namespace of its own, the small disk is gone when the shell ends.
+    let script = format!(
+        "set -eu
+        mount -t tmpfs -o size=1m tmpfs ../full
+        cp -r ../standin/. ../full
+        code=0
+        {} build --base oci:../standin:t --to oci:../full:new || code=$?
+        cmp ../standin/index.json ../full/index.json
+        test -z \"$(ls -A ../full | grep -v -e '^blobs$' -e '^index.json$' -e '^oci-layout$')\"
+        cd ../full/blobs/sha256
+        for blob in *; do echo \"$blob  $blob\"; done | sha256sum --check --quiet
+        exit $code",
+        env!("CARGO_BIN_EXE_xtask")
+    );
+    let mut unshare = Command::new(program("unshare"));
+    unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    workspace.prepare(unshare.args(["sh", "-c", &script]));
+    assert_snapshot!(Run::new(unshare.output().unwrap()).failure());
+}
+
+#[test]
+fn two_runs_do_not_write_at_once() {
+    let workspace = with_good_image();
+    let lock = File::open(workspace.path("../out/oci-layout")).unwrap();
+    lock.lock().unwrap();
+    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"));
+    drop(lock);
+    workspace.ok("build --base oci:../standin:t --to oci:../out:t");
+}
+
+#[test]
+fn an_interrupt_ends_at_once() {
+    let workspace = with_good_image();
+    let before = fingerprint(&workspace.path("../out"));
+    let silent = FaultProxy::alone(|_| Fault::Silence);
+    for signal in [Signal::INT, Signal::TERM] {
+        silent.forget();
+        let arguments = format!("build --base {}/os:t --to oci:../out:t", silent.address());
+        let mut child = workspace.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("a request", || !silent.seen().is_empty());
+        let start = Instant::now();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(read_all(child.stderr.take().unwrap()).ends_with("interrupted\n"));
+    }
+    assert_eq!(fingerprint(&workspace.path("../out")), before);
+}
+
+#[test]
+fn after_a_kill_the_next_run_makes_the_same() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let standin = format!("oci:{}:t", workspace.path("../standin").display());
+    skopeo_push(&standin, &format!("{}/base:t", registry.address()), "");
+    let manifest = workspace.layout("../standin").manifest("t");
+    let last = manifest["layers"][2]["digest"].as_str().unwrap().to_owned();
+
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let (stuck, last_layer) = (is_stuck.clone(), last.clone());
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let stops = stuck.load(Ordering::SeqCst) && seen.path().ends_with(&last_layer);
+        if stops { Fault::Silence } else { Fault::Pass }
+    });
+    let build = format!("build --base {}/base:t --full --to", proxy.address());
+    let mut child =
+        workspace.command(&format!("{build} oci:../out:t")).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the last layer's request", || proxy.count("GET", &last) > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let out = workspace.layout("../out");
+    assert_eq!(out.tags(), [""; 0]);
+    out.check_blobs();
+
+    is_stuck.store(false, Ordering::SeqCst);
+    let digest = workspace.ok(&format!("{build} oci:../out:t"));
+    out.check_blobs();
+    assert_eq!(out.tags(), ["t"]);
+    assert_eq!(workspace.ok(&format!("{build} oci:../fresh:t")), digest);
+    let files = |path: &str| -> Vec<_> {
+        let root = workspace.path(path);
+        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
+    };
+    assert_eq!(files("../out"), files("../fresh"), "nothing is left over");
+}
+
+#[test]
+fn mistakes_in_the_sources() {
+    let workspace = with_good_image();
+    let build = "build --base oci:../standin:t --to oci:../out:t";
+    let with = |path: &str, text: &str| {
+        let good = fs::read(workspace.path(path)).unwrap();
+        workspace.write(path, text);
+        let error = fails(&workspace, build);
+        fs::write(workspace.path(path), good).unwrap();
+        error
+    };
+    assert_snapshot!(with("apps/hello/app.toml", "port = \"high\"\n"));
+    assert_snapshot!(with("apps/hello/app.toml", "prot = 8080\nroutes = [\"/\"]\n"));
+    let error = with("apps/hello/main.go", "package main\n\nfunc main() { undefined() }\n");
+    assert!(error.contains("main.go:3:15: undefined: undefined"), "{error}");
+    assert_snapshot!(fails(&workspace, "build --distro debian-99 --to oci:../out:t"));
+    assert_snapshot!(fails(&workspace, "base plan9-4"));
+    workspace.ok(build);
+}
+
+#[test]
+fn wrong_calls() {
+    let workspace = Workspace::new();
+    for arguments in ["", "frobnicate", "build --frobnicate", "dist --app-version a/b", "build --platform x"]
+    {
+        let run = workspace.run(arguments);
+        assert_eq!(run.code, Some(2), "{arguments}: {}", run.stderr);
+        assert_eq!(run.stdout, "");
+    }
+    assert_snapshot!(workspace.run("dist --app-version a/b").stderr);
+}

@@ -1,0 +1,9 @@
+//! The real binary in temporary workspaces, with real programs as judges of what it makes.
+
+mod base;
+mod failures;
+mod harness;
+mod image;
+#[allow(dead_code, reason = "the unit tests use the rest")]
+#[path = "../../src/testing.rs"]
+mod testing;
