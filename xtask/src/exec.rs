@@ -5,15 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use xshell::Cmd;
@@ -22,6 +24,9 @@ use xshell::Cmd;
 const LINES_KEPT: usize = 30;
 /// How long programs may take to clean up (mmdebstrap unmounts) once they are told to end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often a measured program's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The process groups that run now.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -122,8 +127,71 @@ pub(crate) fn pass_through(cmd: Cmd<'_>) -> Result<(), ExecError> {
     if status.success() { Ok(()) } else { Err(ExecError::Failed { command, status, output: String::new() }) }
 }
 
+/// What a program cost.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) stdout: String,
+    pub(crate) wall: Duration,
+    /// User and system time, of the programs that it waited for as well.
+    pub(crate) cpu: Duration,
+    /// Bytes of memory that it had at most, without the programs that it started.
+    pub(crate) peak_memory: u64,
+}
+
+/// Runs a program to its end and measures it.
+pub(crate) fn measure(cmd: Cmd<'_>) -> Result<Measured, ExecError> {
+    let command = cmd.to_string();
+    let failed_io = |source| ExecError::Io { command: command.clone(), source };
+    let start = Instant::now();
+    let mut child = spawn(cmd.into(), &command, Stdio::piped)?;
+    let (Some(mut stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
+        return Err(failed_io(io::Error::other("its output is not a pipe")));
+    };
+    let proc = format!("/proc/{}", child.inner.id());
+    let ended = AtomicBool::new(false);
+    let measured = std::thread::scope(|scope| -> io::Result<_> {
+        let output = scope.spawn(move || io::read_to_string(&mut stdout));
+        let tail = scope.spawn(|| keep_tail(stderr, |_| ()));
+        let memory = scope.spawn(|| {
+            let mut peak = 0;
+            while !ended.load(Ordering::Relaxed) {
+                peak = peak_memory(&proc).unwrap_or(peak);
+                std::thread::sleep(MEMORY_INTERVAL);
+            }
+            peak
+        });
+        // Its times can be read until it is waited for.
+        let waited = wait_unreaped(child.inner.id());
+        let wall = start.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        let cpu = waited.and_then(|()| cpu_time(&proc));
+        let panicked = |_| io::Error::other("a thread that read its output panicked");
+        let stdout = output.join().map_err(panicked)??;
+        let tail = tail.join().map_err(panicked)?;
+        let peak_memory = memory.join().map_err(panicked)?;
+        Ok((Measured { stdout, wall, cpu: cpu?, peak_memory }, tail))
+    });
+    let status = child.inner.wait().map_err(failed_io)?;
+    let (measured, tail) = measured.map_err(failed_io)?;
+    if !status.success() {
+        return Err(ExecError::Failed { command, status, output: indent(tail) });
+    }
+    Ok(measured)
+}
+
+/// Starts a server, which runs until what this returns is dropped; `log` gets its output.
+pub(crate) fn serve(cmd: Cmd<'_>, log: &Path) -> Result<Running, ExecError> {
+    let command = cmd.to_string();
+    let failed_io = |source| ExecError::Io { command: command.clone(), source };
+    let out = File::create(log).map_err(failed_io)?;
+    let err = out.try_clone().map_err(failed_io)?;
+    let mut cmd: Command = cmd.into();
+    cmd.stdout(out).stderr(err);
+    start(cmd, &command)
+}
+
 /// A program that runs, in a process group of its own; dropping it ends the whole group.
-struct Running {
+pub(crate) struct Running {
     inner: Child,
 }
 
@@ -140,12 +208,45 @@ impl Drop for Running {
 }
 
 fn spawn(mut cmd: Command, command: &str, output: fn() -> Stdio) -> Result<Running, ExecError> {
-    cmd.stdin(Stdio::null()).stdout(output()).stderr(output()).process_group(0);
+    cmd.stdout(output()).stderr(output());
+    start(cmd, command)
+}
+
+fn start(mut cmd: Command, command: &str) -> Result<Running, ExecError> {
+    cmd.stdin(Stdio::null()).process_group(0);
     // Held while it starts, so that an interrupt either sees the program or comes before it.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     let inner = cmd.spawn().map_err(|source| ExecError::Start { command: command.to_owned(), source })?;
     running.insert(inner.id());
     Ok(Running { inner })
+}
+
+/// Waits for the end of a child, and leaves it for `wait`.
+fn wait_unreaped(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// `utime`, `stime`, `cutime` and `cstime`, the fields 14 to 17. Source: proc_pid_stat(5).
+fn cpu_time(proc: &str) -> io::Result<Duration> {
+    let stat = fs::read_to_string(format!("{proc}/stat"))?;
+    // The name, in parentheses, may have blanks; the third field comes after it.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// `VmHWM`, which is gone once the program has ended. Source: proc_pid_status(5).
+fn peak_memory(proc: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("{proc}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 fn running() -> BTreeSet<u32> {
@@ -208,6 +309,21 @@ mod tests {
         "#);
         let error = run(cmd!(sh, "no-such-program --flag")).unwrap_err().to_string();
         insta::assert_snapshot!(error, @"`no-such-program --flag` could not be started");
+    }
+
+    #[test]
+    fn measures_time_and_memory() {
+        let sh = Shell::new().unwrap();
+        let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $i";
+        let measured = measure(cmd!(sh, "sh -c {script}")).unwrap();
+        assert_eq!(measured.stdout, "300000\n");
+        assert!(!measured.cpu.is_zero() && measured.cpu <= measured.wall * 2, "{measured:?}");
+        assert!(measured.peak_memory > 100_000, "{measured:?}");
+        let error = measure(cmd!(sh, "sh -c 'echo no >&2; exit 3'")).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @r#"
+        `sh -c "echo no >&2; exit 3"` failed (exit status: 3)
+            no
+        "#);
     }
 
     #[test]

@@ -159,11 +159,23 @@ pub(crate) struct Test {
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
     /// How often each row is measured; the median is shown
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = runs)]
     pub(crate) runs: usize,
     /// Where the table goes as well, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Measure a build of this program from nothing as well, which takes minutes
+    #[arg(long)]
+    pub(crate) cold_build: bool,
+}
+
+/// A median is of one run at least.
+fn runs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("there is no median of no runs".to_owned()),
+        Ok(runs) => Ok(runs),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// A version ends up in a tag, a label and a linker flag: it has a tag's form.

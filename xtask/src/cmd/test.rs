@@ -11,18 +11,31 @@ use crate::flags::Test;
 use crate::hint::WithHint;
 use crate::preflight::{Need, Source};
 
+/// The registry that images are pushed to, by tests and by `bench`.
+pub(super) const DOCKER_REGISTRY: Need = Need {
+    program: "docker-registry",
+    purpose: "is the registry that images are pushed to",
+    from: Source::Debian("docker-registry"),
+};
+/// Judges what was pushed, and is what `bench` compares with.
+pub(super) const CRANE: Need = Need {
+    program: "crane",
+    purpose: "validates what was pushed, and is compared with",
+    from: Source::GoInstall("github.com/google/go-containerregistry/cmd/crane@v0.22.1"),
+};
+
 /// The programs that the tests start, beside Go and cargo.
 pub(crate) fn needs() -> Vec<Need> {
     let debian = |program, package, purpose| Need { program, purpose, from: Source::Debian(package) };
     let go = |program, package, purpose| Need { program, purpose, from: Source::GoInstall(package) };
     let mut needs = vec![
         build::GO,
-        debian("docker-registry", "docker-registry", "is the registry that images are pushed to"),
+        DOCKER_REGISTRY,
         debian("skopeo", "skopeo", "reads what was written"),
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
-        go("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6", "validates what was pushed"),
-        go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.20.6", "is a second registry"),
+        CRANE,
+        go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];
     needs.extend(debian::needs());
     needs
