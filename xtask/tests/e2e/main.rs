@@ -5,5 +5,5 @@ mod failures;
 mod harness;
 mod image;
 #[allow(dead_code, reason = "the unit tests use the rest")]
-#[path = "../../src/testing.rs"]
+#[path = "../../src/testing/mod.rs"]
 mod testing;
