@@ -35,6 +35,7 @@ pub(crate) enum Fault {
     /// It passes unharmed.
     Pass,
     /// It passes after a while.
+    #[cfg_attr(test, allow(dead_code, reason = "the end-to-end tests use it"))]
     Delay(Duration),
     /// Its body stops after so many bytes, and the connection breaks on both sides.
     CutRequest(usize),

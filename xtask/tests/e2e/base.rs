@@ -18,7 +18,7 @@ fn dist_makes_its_own_base() {
     let config = layout.json(&manifest["config"]["digest"]);
     let labels = &config["config"]["Labels"];
     assert_eq!(labels["containers.bootc"], "1");
-    assert_eq!(labels["ostree.bootable"], "1");
+    assert_eq!(labels["ostree.bootable"], "true");
 
     let mut paths = Vec::new();
     for (layer, diff_id) in

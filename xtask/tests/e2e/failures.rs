@@ -45,12 +45,27 @@ fn fails(workspace: &Workspace, arguments: &str) -> String {
 fn bases_that_do_not_do() {
     let workspace = with_good_image();
     let build = |base: &str| fails(&workspace, &format!("build --base {base} --to oci:../out:t"));
-    assert_snapshot!(build("oci:../standin:plain"));
-    assert_snapshot!(build("oci:../standin:gone"));
-    assert_snapshot!(build("oci:../nowhere:t"));
-    assert_snapshot!(build("oci:../standin:multi --platform linux/riscv64"));
+    assert_snapshot!(build("oci:../standin:plain"), @"
+    error: reading the base oci:../standin:plain: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
+    hint: name an image that bootc can install, such as quay.io/centos-bootc/centos-bootc:stream10
+    ");
+    assert_snapshot!(build("oci:../standin:gone"), @"
+    error: reading the base oci:../standin:gone: the OCI layout ../standin has no image `gone`
+    hint: name one of: t, plain, multi
+    ");
+    assert_snapshot!(build("oci:../nowhere:t"), @"
+    error: reading the base oci:../nowhere:t: opening the OCI layout ../nowhere: No such file or directory (os error 2)
+    hint: name a folder that 'cargo xtask build' or skopeo has written
+    ");
+    assert_snapshot!(build("oci:../standin:multi --platform linux/ppc64le"), @"
+    error: reading the base oci:../standin:multi: sha256:HEX is for linux/amd64, linux/arm64; there is nothing for linux/ppc64le in it
+    hint: choose others with '--platform'
+    ");
     let registry = Registry::docker();
-    assert_snapshot!(build(&format!("{}/no/such:t", registry.address())));
+    assert_snapshot!(build(&format!("{}/no/such:t", registry.address())), @"
+    error: reading the base 127.0.0.1:PORT/no/such:t: 127.0.0.1:PORT/no/such:t is not in its registry
+    hint: check the name and the tag; a private repository needs 'podman login'
+    ");
 }
 
 #[test]
@@ -59,9 +74,15 @@ fn registries_that_do_not_do() {
     let build = |base: &str| fails(&workspace, &format!("build --base {base}/os:t --to oci:../out:t"));
     // A port that was free a moment ago.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_snapshot!(build(&closed.to_string()));
+    assert_snapshot!(build(&closed.to_string()), @"
+    error: reading the base 127.0.0.1:PORT/os:t: http://127.0.0.1:PORT/v2/os/manifests/t cannot be reached: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: is the registry at 127.0.0.1:PORT running?
+    ");
     let push = format!("build --base oci:../standin:t --to {closed}/os:t");
-    assert_snapshot!(fails(&workspace, &push));
+    assert_snapshot!(fails(&workspace, &push), @"
+    error: http://127.0.0.1:PORT/v2/os/manifests/t cannot be reached: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: is the registry at 127.0.0.1:PORT running?
+    ");
 
     let serve = |body: &'static [u8]| {
         FaultProxy::alone(move |seen| {
@@ -71,11 +92,14 @@ fn registries_that_do_not_do() {
         })
     };
     let large = serve(vec![b' '; 5 * 1024 * 1024].leak());
-    assert_snapshot!(build(large.address()));
+    assert_snapshot!(build(large.address()), @"
+    error: reading the base 127.0.0.1:PORT/os:t: http://127.0.0.1:PORT/v2/os/manifests/t has more than the 4194304 bytes that it may have
+    hint: check that the name is an image's
+    ");
     let ambiguous = serve(br#"{"schemaVersion": 2, "layers": [], "manifests": []}"#);
-    assert_snapshot!(build(ambiguous.address()));
+    assert_snapshot!(build(ambiguous.address()), @"error: reading the base 127.0.0.1:PORT/os:t: http://127.0.0.1:PORT/v2/os/manifests/t: sha256:HEX has both `layers` and `manifests`: it could be read in two ways (CVE-2021-41190): sha256:HEX has both `layers` and `manifests`: it could be read in two ways (CVE-2021-41190)");
     let page = serve(b"<!DOCTYPE html><title>Log in</title>");
-    assert_snapshot!(build(page.address()));
+    assert_snapshot!(build(page.address()), @"error: reading the base 127.0.0.1:PORT/os:t: http://127.0.0.1:PORT/v2/os/manifests/t: sha256:HEX is a web page, not a manifest: sha256:HEX is a web page, not a manifest");
 }
 
 #[test]
@@ -95,7 +119,10 @@ fn wrong_credentials() {
     // user:wrong
     let refused = with_login("dXNlcjp3cm9uZw==");
     assert!(!refused.stderr.contains("wrong") && !refused.stderr.contains("dXNlcjp3"), "{}", refused.stderr);
-    assert_snapshot!(refused.failure());
+    assert_snapshot!(refused.failure(), @"
+    error: 127.0.0.1:PORT does not accept the credentials from /tmp/e2e-zxO8nJ/docker/config.json
+    hint: run 'podman login 127.0.0.1:PORT'
+    ");
     // user:right
     let accepted = with_login("dXNlcjpyaWdodA==");
     assert_eq!(accepted.code, Some(0), "{}", accepted.stderr);
@@ -116,12 +143,18 @@ fn a_flipped_bit_is_seen() {
     };
     flip(&manifest["layers"][0]["digest"]);
     let other = workspace.failure("build --base oci:../standin:t --to oci:../other:t");
-    assert_snapshot!(other);
+    assert_snapshot!(other, @"
+    error: ../standin/blobs/sha256/HEX holds sha256:HEX: the file is damaged
+    hint: remove ../standin and make it again
+    ");
     assert_eq!(workspace.layout("../other").tags(), [""; 0]);
     workspace.layout("../other").check_blobs();
 
     flip(&manifest["config"]["digest"]);
-    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"));
+    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"), @"
+    error: reading the base oci:../standin:t: reading the config: reading sha256:HEX in ../standin: sha256:HEX was promised, but what came is sha256:HEX
+    hint: remove ../standin and make it again
+    ");
     workspace.layout("../out").check_blobs();
 }
 
@@ -146,7 +179,7 @@ fn a_full_disk_leaves_the_last_image() {
     let mut unshare = Command::new(program("unshare"));
     unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
     workspace.prepare(unshare.args(["sh", "-c", &script]));
-    assert_snapshot!(Run::new(unshare.output().unwrap()).failure());
+    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"error: writing sha256:HEX to ../full: No space left on device (os error 28)");
 }
 
 #[test]
@@ -154,7 +187,10 @@ fn two_runs_do_not_write_at_once() {
     let workspace = with_good_image();
     let lock = File::open(workspace.path("../out/oci-layout")).unwrap();
     lock.lock().unwrap();
-    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"));
+    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"), @"
+    error: another run is writing ../out
+    hint: wait for it, or write elsewhere with '--to oci:DIR'
+    ");
     drop(lock);
     workspace.ok("build --base oci:../standin:t --to oci:../out:t");
 }
@@ -226,12 +262,26 @@ fn mistakes_in_the_sources() {
         fs::write(workspace.path(path), good).unwrap();
         error
     };
-    assert_snapshot!(with("apps/hello/app.toml", "port = \"high\"\n"));
-    assert_snapshot!(with("apps/hello/app.toml", "prot = 8080\nroutes = [\"/\"]\n"));
+    assert_snapshot!(with("apps/hello/app.toml", "port = \"high\"\n"), @r#"
+    error: the workspace has a problem
+      apps/hello/app.toml: line 1: invalid type: string "high", expected u16
+        hint: mend line 1
+    "#);
+    assert_snapshot!(with("apps/hello/app.toml", "prot = 8080\nroutes = [\"/\"]\n"), @"
+    error: the workspace has a problem
+      apps/hello/app.toml: line 1: unknown field `prot`, expected `port` or `routes`
+        hint: mend line 1
+    ");
     let error = with("apps/hello/main.go", "package main\n\nfunc main() { undefined() }\n");
     assert!(error.contains("main.go:3:15: undefined: undefined"), "{error}");
-    assert_snapshot!(fails(&workspace, "build --distro debian-99 --to oci:../out:t"));
-    assert_snapshot!(fails(&workspace, "base plan9-4"));
+    assert_snapshot!(fails(&workspace, "build --distro debian-99 --to oci:../out:t"), @"
+    error: no folder base/debian/99: there are debian-13
+    hint: 'cargo xtask list' shows what there is; '--base REF' builds on any other image
+    ");
+    assert_snapshot!(fails(&workspace, "base plan9-4"), @"
+    error: no folder base/plan9/4: there are debian-13
+    hint: 'cargo xtask list' shows what there is; '--base REF' builds on any other image
+    ");
     workspace.ok(build);
 }
 
@@ -244,5 +294,9 @@ fn wrong_calls() {
         assert_eq!(run.code, Some(2), "{arguments}: {}", run.stderr);
         assert_eq!(run.stdout, "");
     }
-    assert_snapshot!(workspace.run("dist --app-version a/b").stderr);
+    assert_snapshot!(workspace.run("dist --app-version a/b").stderr, @"
+    error: invalid value 'a/b' for '--app-version <VERSION>': a version has letters, digits, `_`, `.` and `-`, and does not start with `.` or `-`
+
+    For more information, try '--help'.
+    ");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -245,14 +245,16 @@ impl Layout {
         serde_json::from_slice(&self.blob(digest)).unwrap()
     }
 
-    pub(crate) fn index(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.dir.join("index.json")).unwrap()).unwrap()
+    fn index(&self) -> Value {
+        let path = self.dir.join("index.json");
+        // What was never finished has none.
+        if path.exists() { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() } else { Value::Null }
     }
 
     pub(crate) fn tags(&self) -> Vec<String> {
         let index = self.index();
-        let names = index["manifests"].as_array().into_iter().flatten();
-        names.map(|entry| entry["annotations"][REF_NAME].as_str().unwrap().to_owned()).collect()
+        let entries = index["manifests"].as_array().into_iter().flatten();
+        entries.map(|entry| entry["annotations"][REF_NAME].as_str().unwrap().to_owned()).collect()
     }
 
     /// The digest that a tag names.
@@ -420,8 +422,8 @@ fn standin_tar(name: &str) -> Vec<u8> {
 }
 
 /// Reads a stream to its end, for programs that a test has to end itself.
-pub(crate) fn read_all(stream: impl Read) -> String {
+pub(crate) fn read_all(mut stream: impl Read) -> String {
     let mut text = String::new();
-    BufReader::new(stream).read_to_string(&mut text).unwrap();
+    stream.read_to_string(&mut text).unwrap();
     text
 }

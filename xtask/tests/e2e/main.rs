@@ -4,6 +4,6 @@ mod base;
 mod failures;
 mod harness;
 mod image;
-#[allow(dead_code, reason = "the unit tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;
