@@ -119,8 +119,9 @@ fn wrong_credentials() {
     // user:wrong
     let refused = with_login("dXNlcjp3cm9uZw==");
     assert!(!refused.stderr.contains("wrong") && !refused.stderr.contains("dXNlcjp3"), "{}", refused.stderr);
-    assert_snapshot!(refused.failure(), @"
-    error: 127.0.0.1:PORT does not accept the credentials from /tmp/e2e-ZRN0wK/docker/config.json
+    let temporary = workspace.path("..").canonicalize().unwrap().display().to_string();
+    assert_snapshot!(refused.failure().replace(&temporary, "TMP"), @"
+    error: 127.0.0.1:PORT does not accept the credentials from TMP/docker/config.json
     hint: run 'podman login 127.0.0.1:PORT'
     ");
     // user:right
