@@ -112,7 +112,8 @@ impl Project {
         let client = Client::new(PlainHttp::LoopbackOnly, Progress::new(Verbosity::Quiet))?;
         let source = Source::open(&ImageName::Layout { dir: oci.to_owned(), tag: None }, &client)?;
         let layers = source.layers(Platform::host(), &client)?;
-        let ours = layers.iter().find(|layer| layer.name.as_deref() == Some(&self.app));
+        // The OS's layer comes first, then those of apps by name.
+        let ours = layers.last();
         let digest = ours.context("the image has no layer of the app's")?.descriptor.digest;
         let blob = oci.join("blobs/sha256").join(digest.hex());
         let tar = self.path().join("target/layer.tar");
