@@ -31,6 +31,8 @@ pub(crate) fn needs() -> Vec<Need> {
     let mut needs = vec![
         build::GO,
         DOCKER_REGISTRY,
+        debian("htpasswd", "apache2-utils", "makes the login of a test registry"),
+        debian("openssl", "openssl", "makes the certificate of a test registry"),
         debian("skopeo", "skopeo", "reads what was written"),
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
