@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
 use crate::exec;
-use crate::hint::{WithHint, hinted};
+use crate::hint::WithHint;
 use crate::oci::{Digest, Platform};
 use crate::preflight::{Need, Source};
 use crate::progress::Progress;
-use crate::workspace::App;
 use crate::workspace::app::AppName;
+use crate::workspace::{App, GoSourceError};
 
 pub(crate) const GO: Need = Need {
     program: "go",
@@ -38,22 +38,6 @@ pub(crate) struct Go {
     /// What `go env GOVERSION` says; another compiler makes other bytes.
     version: String,
     cache: PathBuf,
-}
-
-/// The version that an app carries when none is given: what its source is, so that it does not
-/// change with a commit elsewhere.
-fn version(app: &App, given: Option<&str>) -> Result<String> {
-    Ok(match given {
-        Some(version) => version.to_owned(),
-        None => format!("dev-{}", source_digest(app)?.short()),
-    })
-}
-
-fn source_digest(app: &App) -> Result<Digest> {
-    app.source_digest().map_err(|error| {
-        let hint = error.hint();
-        hinted(error, hint)
-    })
 }
 
 impl Go {
@@ -102,8 +86,11 @@ impl Go {
         app_version: Option<&str>,
         progress: &Progress,
     ) -> Result<Binary> {
-        let version = version(app, app_version)?;
-        let inputs = format!("{} {platform} {version} {FLAGS:?} {}", self.version, source_digest(app)?);
+        let source = app.source_digest().own_hint(GoSourceError::hint)?;
+        // Without a version of its own, an app carries what its source is, which no commit
+        // elsewhere changes.
+        let version = app_version.map_or_else(|| format!("dev-{}", source.short()), str::to_owned);
+        let inputs = format!("{} {platform} {version} {FLAGS:?} {source}", self.version);
         let cached = Cached {
             dir: &self.cache,
             prefix: format!("{}-{}-", app.name, platform.arch.name()),

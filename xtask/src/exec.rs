@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,9 +95,7 @@ pub(crate) fn stream<T>(
     let command = cmd.to_string();
     let failed_io = |source| ExecError::Io { command: command.clone(), source };
     let mut child = spawn(cmd.into(), &command, Stdio::piped)?;
-    let (Some(mut stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
-        return Err(failed_io(io::Error::other("its output is not a pipe")));
-    };
+    let (mut stdout, stderr) = child.pipes().map_err(failed_io)?;
     let (consumed, tail) = std::thread::scope(|scope| {
         let tail = scope.spawn(|| keep_tail(stderr, on_line));
         let consumed = consume(&mut stdout);
@@ -144,9 +142,7 @@ pub(crate) fn measure(cmd: Cmd<'_>) -> Result<Measured, ExecError> {
     let failed_io = |source| ExecError::Io { command: command.clone(), source };
     let start = Instant::now();
     let mut child = spawn(cmd.into(), &command, Stdio::piped)?;
-    let (Some(mut stdout), Some(stderr)) = (child.inner.stdout.take(), child.inner.stderr.take()) else {
-        return Err(failed_io(io::Error::other("its output is not a pipe")));
-    };
+    let (mut stdout, stderr) = child.pipes().map_err(failed_io)?;
     let proc = format!("/proc/{}", child.inner.id());
     let ended = AtomicBool::new(false);
     let measured = std::thread::scope(|scope| -> io::Result<_> {
@@ -193,6 +189,17 @@ pub(crate) fn serve(cmd: Cmd<'_>, log: &Path) -> Result<Running, ExecError> {
 /// A program that runs, in a process group of its own; dropping it ends the whole group.
 pub(crate) struct Running {
     inner: Child,
+}
+
+impl Running {
+    /// Its standard output and its standard error.
+    fn pipes(&mut self) -> io::Result<(ChildStdout, ChildStderr)> {
+        self.inner
+            .stdout
+            .take()
+            .zip(self.inner.stderr.take())
+            .ok_or_else(|| io::Error::other("its output is not a pipe"))
+    }
 }
 
 impl Drop for Running {

@@ -14,12 +14,26 @@ pub(crate) struct Hinted {
 
 /// Adds a hint to whatever went wrong.
 pub(crate) trait WithHint<T> {
+    type Error;
+
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+
+    /// The hint that the error itself knows.
+    fn own_hint(self, hint: impl FnOnce(&Self::Error) -> String) -> anyhow::Result<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
+    type Error = E;
+
     fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| hinted(error, hint))
+        self.own_hint(|_| hint.into())
+    }
+
+    fn own_hint(self, hint: impl FnOnce(&E) -> String) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let hint = hint(&error);
+            hinted(error, hint)
+        })
     }
 }
 

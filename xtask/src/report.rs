@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::compose::Composition;
-use crate::oci::{DiffId, Digest, MediaType, Origin, Reference};
+use crate::oci::{DiffId, Digest, MediaType, Origin};
 use crate::registry::Pushed;
 
 /// One image. Keys may be added, none renamed.
@@ -67,11 +67,7 @@ pub(crate) struct PushReport {
 }
 
 impl PushReport {
-    pub(crate) fn new(reference: &Reference, pushed: &Pushed) -> PushReport {
-        PushReport::new_named(&reference.to_string(), pushed)
-    }
-
-    pub(crate) fn new_named(reference: &str, pushed: &Pushed) -> PushReport {
+    pub(crate) fn new(reference: &str, pushed: &Pushed) -> PushReport {
         PushReport {
             reference: reference.to_owned(),
             digest: pushed.digest,

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
-use ocidir::OciDir;
+use ocidir::{BlobWriter, OciDir};
 use serde_json::{Map, Value, json};
 
 use crate::hint::{WithHint, hinted};
@@ -179,11 +180,7 @@ impl Store {
         let writing = || format!("writing {} to {}", descriptor.digest, self.path.display());
         let mut writer = self.layout.create_blob().with_context(writing)?;
         fill(&mut writer).with_context(writing)?;
-        writer.complete_verified_as(&typed(descriptor)?).with_context(writing)?;
-        // A rename is not on disk before its file is: `index.json` must not be there first.
-        File::open(self.blob_path(descriptor.digest))
-            .and_then(|file| file.sync_all())
-            .with_context(writing)?;
+        self.complete(writer, descriptor).with_context(writing)?;
         Ok(Change::Written)
     }
 
@@ -195,11 +192,16 @@ impl Store {
         let writing = || format!("writing to {}", self.path.display());
         let mut writer = self.layout.create_blob().with_context(writing)?;
         let (descriptor, value) = fill(&mut writer)?;
-        writer.complete_verified_as(&typed(&descriptor)?).with_context(writing)?;
-        File::open(self.blob_path(descriptor.digest))
-            .and_then(|file| file.sync_all())
-            .with_context(writing)?;
+        self.complete(writer, &descriptor).with_context(writing)?;
         Ok(value)
+    }
+
+    /// Gives a blob its name, once it is what the descriptor says.
+    fn complete(&self, writer: BlobWriter<'_>, descriptor: &Descriptor) -> Result<()> {
+        writer.complete_verified_as(&typed(descriptor)?)?;
+        // A rename is not on disk before its file is: `index.json` must not be there first.
+        File::open(self.blob_path(descriptor.digest))?.sync_all()?;
+        Ok(())
     }
 
     /// Takes a blob over from another layout, without a second copy where the file system can
@@ -334,18 +336,7 @@ impl Store {
     }
 
     fn write_index(&self, index: &Map<String, Value>) -> Result<()> {
-        let path = self.path.join("index.json");
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new()
-                .prefix(INDEX_TEMPORARY)
-                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(&self.path)?;
-            serde_json::to_writer(&mut file, index)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().with_context(|| format!("writing {}", path.display()))
+        replace_file(&self.path.join("index.json"), &serde_json::to_vec(index)?)
     }
 
     /// The registry that has what is not here, if an image says so.
@@ -359,6 +350,25 @@ impl Store {
     fn blob_path(&self, digest: Digest) -> PathBuf {
         self.path.join("blobs/sha256").join(digest.hex())
     }
+}
+
+/// Replaces `path` in one step: it holds the old bytes or all of the new ones, which are on disk.
+/// Until then they are in `.NAME.*` beside it.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let replace = || -> io::Result<()> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!(".{}.", name.display()))
+            .permissions(PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    replace().with_context(|| format!("writing {}", path.display()))
 }
 
 fn entries(index: &Map<String, Value>) -> Vec<&Map<String, Value>> {

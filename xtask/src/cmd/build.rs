@@ -38,7 +38,7 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     };
     if flags.push {
         let pushed = made.push(&made.target, &registry, session)?;
-        report = ImageReport { pushed: Some(PushReport::new(&made.target, &pushed)), ..report };
+        report = ImageReport { pushed: Some(PushReport::new(&made.target.to_string(), &pushed)), ..report };
     }
     session.print(&report, || report.digest.to_string())
 }
@@ -157,7 +157,7 @@ impl Made {
             layers: platforms.first().map(|platform| platform.layers.clone()).unwrap_or_default(),
             platforms,
             whole: stored.map(|stored| stored.completeness == Completeness::Whole),
-            pushed: pushed.map(|pushed| PushReport::new_named(&reference, pushed)),
+            pushed: pushed.map(|pushed| PushReport::new(&reference, pushed)),
             reference,
         }
     }

@@ -1,11 +1,9 @@
 //! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,8 +16,8 @@ use crate::oci::{Digest, ImageName, Origin, Platform};
 use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::report::{ImageReport, PushReport};
-use crate::source::Source;
-use crate::store::Store;
+use crate::source::{Home, Source};
+use crate::store::{self, Store};
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let registry = session.registry()?;
@@ -43,7 +41,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let mut report = made.report(name.to_string(), Some(&stored), None);
     if flags.push {
         let pushed = made.push(&made.target, &registry, session)?;
-        report.pushed = Some(PushReport::new(&made.target, &pushed));
+        report.pushed = Some(PushReport::new(&made.target.to_string(), &pushed));
     }
 
     summarise(&report, session);
@@ -147,23 +145,24 @@ impl std::fmt::Display for Plan {
 }
 
 fn previous_in_registry(made: &Made, registry: &Client) -> Result<Previous> {
-    match registry.document(&made.target)? {
-        None => Ok(None),
-        Some(_) => previous(&ImageName::Registry(made.target.clone()), made, registry).map(Some),
-    }
+    let Some(document) = registry.document(&made.target)? else { return Ok(None) };
+    previous(&Source { home: Home::Registry(made.target.clone()), document }, made, registry).map(Some)
 }
 
 fn previous_in_layout(made: &Made, layout: &Path, registry: &Client) -> Result<Previous> {
-    if !layout.exists() || !Store::open(layout)?.tags()?.contains(&made.tag) {
+    if !layout.exists() {
         return Ok(None);
     }
-    let name = ImageName::Layout { dir: layout.to_owned(), tag: Some(made.tag.clone()) };
-    previous(&name, made, registry).map(Some)
+    let store = Store::open(layout)?;
+    if !store.tags()?.contains(&made.tag) {
+        return Ok(None);
+    }
+    let document = store.document(Some(&made.tag))?;
+    previous(&Source { home: Home::Layout(store), document }, made, registry).map(Some)
 }
 
-fn previous(name: &ImageName, made: &Made, registry: &Client) -> Result<(Digest, Vec<NamedLayer>)> {
+fn previous(source: &Source, made: &Made, registry: &Client) -> Result<(Digest, Vec<NamedLayer>)> {
     let platform = made.composition.images.first().map_or(Platform::host(), |image| image.platform);
-    let source = Source::open(name, registry)?;
     Ok((source.document.blob().digest(), source.layers(platform, registry)?))
 }
 
@@ -186,20 +185,12 @@ fn summarise(report: &ImageReport, session: &Session) {
 /// Replaces `path`, in one step, unless it describes the same image: a run that finds everything
 /// made does not touch the file to say that all layers are reused.
 fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
-    let writing = || format!("writing {}", path.display());
     let text = serde_json::to_string_pretty(report)? + "\n";
     let old = fs::read(path).ok().and_then(|old| serde_json::from_slice(&old).ok());
     if old.map(without_reuse) == Some(without_reuse(serde_json::to_value(report)?)) {
         return Ok(());
     }
-    let folder = path.parent().context("dist.json is in a folder")?;
-    let readable = PermissionsExt::from_mode(0o644);
-    let mut file =
-        tempfile::Builder::new().permissions(readable).tempfile_in(folder).with_context(writing)?;
-    file.write_all(text.as_bytes()).with_context(writing)?;
-    file.as_file().sync_all().with_context(writing)?;
-    file.persist(path).with_context(writing)?;
-    Ok(())
+    store::replace_file(path, text.as_bytes())
 }
 
 /// The report without what depends on the run before.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::enable::{self, EnableLink, UNITS};
+use super::enable::{self, EnableError, EnableLink, UNITS};
 use super::tree::{FileMode, Tree};
-use crate::hint::hinted;
+use crate::hint::WithHint;
 use crate::workspace::route::{self, LOCATION_CONF, NGINX_APPS, UPSTREAM_CONF};
 use crate::workspace::unit::{Unit, UnitName};
 use crate::workspace::{App, OsFiles, Workspace};
@@ -82,10 +82,7 @@ type Links = BTreeMap<UnitName, Vec<EnableLink>>;
 fn enable_links(workspace: &Workspace) -> Result<Links> {
     let units = workspace.apps.iter().flat_map(|app| &app.units).chain(&workspace.os.units);
     let units: Vec<Unit> = units.cloned().collect();
-    let links = enable::enable(&units).map_err(|error| {
-        let hint = error.hint();
-        hinted(error, hint)
-    })?;
+    let links = enable::enable(&units).own_hint(EnableError::hint)?;
     let mut by_unit = Links::new();
     for link in links {
         by_unit.entry(link.unit.clone()).or_default().push(link);

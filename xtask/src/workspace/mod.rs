@@ -26,6 +26,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use app::App;
 pub(crate) use distro::{Distro, DistroName};
+pub(crate) use gosource::GoSourceError;
 pub(crate) use os::OsFiles;
 pub(crate) use problem::Problems;
 pub(crate) use settings::Settings;
