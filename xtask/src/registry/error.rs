@@ -140,6 +140,7 @@ impl RegistryError {
                 Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
             }
             RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
+            RegistryError::Document { url, source } => Some(document_hint(source, url)),
             RegistryError::Runtime(_)
             | RegistryError::Setup(_)
             | RegistryError::Name(_)
@@ -148,7 +149,6 @@ impl RegistryError {
             | RegistryError::Realm { .. }
             | RegistryError::Redirects { .. }
             | RegistryError::Redirect { .. }
-            | RegistryError::Document { .. }
             | RegistryError::Write { .. }
             | RegistryError::Read { .. }
             | RegistryError::Changed(_)
@@ -206,6 +206,23 @@ fn refused_hint(method: &Method, status: StatusCode, said: &Said) -> Option<Stri
         429 => Some("wait a while: the registry limits how often it is asked".to_owned()),
         500..=599 => Some("the registry is in trouble: try again later".to_owned()),
         _ => None,
+    }
+}
+
+fn document_hint(error: &DocumentError, url: &Shown) -> String {
+    match error {
+        DocumentError::WebPage(_) => {
+            "check the registry's name: a login page or a proxy answers there".to_owned()
+        }
+        DocumentError::Schema1(_) => "push the image again, with a tool of today".to_owned(),
+        DocumentError::NoPlatform { .. } => "choose others with '--platform'".to_owned(),
+        DocumentError::Json(..)
+        | DocumentError::Ambiguous(_)
+        | DocumentError::ContentType { .. }
+        | DocumentError::MediaType { .. }
+        | DocumentError::Invalid { .. } => {
+            format!("check that the name is an image's; 'curl --location {url}' shows what is there")
+        }
     }
 }
 
@@ -267,13 +284,17 @@ impl Said {
         self.errors.is_empty() && self.text.is_empty()
     }
 
-    /// The digests in the errors' details, such as those of blobs that a manifest lacks.
-    pub(super) fn digests(&self) -> Vec<Digest> {
+    /// Where the errors are about blobs that a manifest names and the registry lacks: the digests
+    /// in their details, which not every registry gives.
+    pub(super) fn missing_blobs(&self) -> Option<Vec<Digest>> {
+        if !self.has(&[OciErrorCode::ManifestBlobUnknown, OciErrorCode::BlobUnknown]) {
+            return None;
+        }
         let in_detail = |detail: &Value| match detail {
             Value::String(text) => text.parse().ok(),
             detail => detail.get("digest").or(detail.get("Digest"))?.as_str()?.parse().ok(),
         };
-        self.errors.iter().filter_map(|error| in_detail(&error.detail)).collect()
+        Some(self.errors.iter().filter_map(|error| in_detail(&error.detail)).collect())
     }
 }
 

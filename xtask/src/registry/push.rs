@@ -5,17 +5,16 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::errors::OciErrorCode;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 
 use super::PlainHttp;
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
-use super::pull::{check_header, exists, raw_document};
+use super::pull::{check_header, raw_document};
 use super::repository::Repository;
 use super::transport::{Payload, Request, Transport};
-use super::upload::{Item, Placed, Source, Uploader};
+use super::upload::{Item, Placed, Presence, Source, Uploader};
 use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
 
@@ -111,6 +110,14 @@ struct Existing {
     document: Option<Document>,
 }
 
+/// An image among what is pushed.
+struct PushImage<'a> {
+    descriptor: &'a Descriptor,
+    manifest: &'a Verified,
+    /// Its config and layers.
+    blobs: Vec<Digest>,
+}
+
 struct Run<'a> {
     push: &'a Push<'a>,
     target: &'a Repository,
@@ -136,53 +143,43 @@ impl Tally {
 }
 
 impl Run<'_> {
-    async fn carry_out(&self, images: &[Vec<Digest>]) -> Result<Tally> {
+    async fn carry_out(&self, images: &[PushImage<'_>]) -> Result<Tally> {
         let uploader = Uploader::new(self.transport, self.target, self.progress);
-        let (ours, bases) = self.unknown(images)?;
-        let ours = self.place(&uploader, ours.iter());
-        let bases = stream::iter(&bases).map(|base| self.bring(&uploader, base)).buffer_unordered(AT_ONCE);
-        let (ours, bases) = futures_util::future::try_join(ours, bases.try_concat()).await?;
-        let mut tally = Tally::default();
-        tally.count(&ours);
-        tally.count(&bases);
-
-        let count = self.push.manifests.len();
-        for (position, (descriptor, manifest)) in self.push.manifests.iter().enumerate() {
-            let is_top = position + 1 == count;
-            if is_top {
-                self.put_manifest(&uploader, self.name, descriptor, manifest, &mut tally).await?;
-            } else if !self.known.contains(&descriptor.digest) {
-                let name = descriptor.digest.to_string();
-                self.put_manifest(&uploader, &name, descriptor, manifest, &mut tally).await?;
-            }
+        let mut items = self.unknown(images)?;
+        if items.iter().any(|item| matches!(item.source, Source::Elsewhere(_)))
+            && let Some(missing) = self.missing(images).await?
+        {
+            items.retain(|item| missing.contains(&item.blob.digest));
+            items.iter_mut().for_each(|item| item.presence = Presence::Missing);
         }
+        let mut tally = Tally::default();
+        tally.count(&self.place(&uploader, &items).await?);
+
+        let Some((top, children)) = self.push.manifests.split_last() else { return Ok(tally) };
+        for manifest in children.iter().filter(|(child, _)| !self.known.contains(&child.digest)) {
+            self.put_manifest(&uploader, &manifest.0.digest.to_string(), manifest, &mut tally).await?;
+        }
+        self.put_manifest(&uploader, self.name, top, &mut tally).await?;
         Ok(tally)
     }
 
-    /// The blobs that are not known to be in the repository: our own, and those of each base.
-    fn unknown(&self, images: &[Vec<Digest>]) -> Result<(Vec<Item<'_>>, Vec<Vec<Item<'_>>>)> {
+    /// The blobs that are not known to be in the repository.
+    fn unknown(&self, images: &[PushImage<'_>]) -> Result<Vec<Item<'_>>> {
         let mut seen = HashSet::new();
-        let (mut ours, mut bases) = (Vec::new(), Vec::new());
-        for image in images {
-            let mut base = Vec::new();
-            for blob in self.push.blobs.iter().filter(|blob| image.contains(&blob.descriptor.digest)) {
-                let digest = blob.descriptor.digest;
-                if self.known.contains(&digest) || !seen.insert(digest) {
-                    continue;
-                }
-                let item = self.item(blob)?;
-                match &item.source {
-                    // A layer of the base in its own repository.
-                    Source::Elsewhere(source) if source == self.target => {}
-                    Source::Elsewhere(_) => base.push(item),
-                    Source::Bytes(_) | Source::File(_) => ours.push(item),
-                }
+        let mut items = Vec::new();
+        let needed: HashSet<Digest> = images.iter().flat_map(|image| image.blobs.iter().copied()).collect();
+        for blob in self.push.blobs.iter().filter(|blob| needed.contains(&blob.descriptor.digest)) {
+            let digest = blob.descriptor.digest;
+            if self.known.contains(&digest) || !seen.insert(digest) {
+                continue;
             }
-            if !base.is_empty() {
-                bases.push(base);
+            let item = self.item(blob)?;
+            // A layer of the base in its own repository is there.
+            if !matches!(&item.source, Source::Elsewhere(source) if source == self.target) {
+                items.push(item);
             }
         }
-        Ok((ours, bases))
+        Ok(items)
     }
 
     fn item<'a>(&self, blob: &'a PushBlob<'_>) -> Result<Item<'a>> {
@@ -193,73 +190,86 @@ impl Run<'_> {
                 Source::Elsewhere(Repository::new(reference, self.plain_http)?)
             }
         };
-        Ok(Item { blob: &blob.descriptor, source })
+        Ok(Item { blob: &blob.descriptor, source, presence: Presence::Unknown })
     }
 
-    /// Brings a base's layers into the repository.
+    /// Which blobs the repository lacks, or None where the registry does not say.
     ///
-    /// One of them is the witness: it comes last, so where it is, the others are. One question
-    /// then does for a base of any number of layers, also with registries that take manifests
-    /// whose layers they lack.
-    async fn bring(&self, uploader: &Uploader<'_>, base: &[Item<'_>]) -> Result<Vec<Placed>> {
-        let Some((witness, others)) = base.split_last() else { return Ok(Vec::new()) };
-        if exists(self.transport, self.target, witness.blob).await? {
-            return Ok(Vec::new());
+    /// The question is the image itself, put under its digest before its blobs are there. A
+    /// registry that checks manifests refuses it and names all that is missing, in one request for
+    /// a base of any number of layers. One that takes it may have everything or may not look, so
+    /// its answer says nothing. No tag names the image yet.
+    async fn missing(&self, images: &[PushImage<'_>]) -> Result<Option<HashSet<Digest>>> {
+        let mut missing = HashSet::new();
+        for image in images.iter().filter(|image| !self.known.contains(&image.descriptor.digest)) {
+            let name = image.descriptor.digest.to_string();
+            if name == self.name {
+                return Ok(None);
+            }
+            let request = self.manifest_request(&name, image.descriptor, image.manifest);
+            let mut response = self.transport.send(&request).await?;
+            if response.status().is_success() {
+                return Ok(None);
+            }
+            let named = response.said().await.missing_blobs().unwrap_or_default();
+            // A new image lacks its config and a layer at least: who names one blob stops there.
+            if named.len() < 2 {
+                return Ok(None);
+            }
+            missing.extend(named);
         }
-        let mut placed = self.place(uploader, others.iter()).await?;
-        placed.push(uploader.place(witness).await?);
-        Ok(placed)
+        Ok(Some(missing))
     }
 
-    async fn place<'i>(
-        &self,
-        uploader: &Uploader<'_>,
-        items: impl Iterator<Item = &'i Item<'i>>,
-    ) -> Result<Vec<Placed>> {
+    async fn place<'i>(&self, uploader: &Uploader<'_>, items: &'i [Item<'i>]) -> Result<Vec<Placed>> {
         stream::iter(items).map(|item| uploader.place(item)).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Puts a manifest. Where the registry lacks blobs that it was believed to have, they are
-    /// placed, and the manifest is put once more.
+    /// placed, and the manifest is put again.
     async fn put_manifest(
         &self,
         uploader: &Uploader<'_>,
         name: &str,
-        descriptor: &Descriptor,
-        manifest: &Verified,
+        (descriptor, manifest): &(Descriptor, Verified),
         tally: &mut Tally,
     ) -> Result<()> {
-        let request = Request {
+        let request = self.manifest_request(name, descriptor, manifest);
+        let mut placed = HashSet::new();
+        loop {
+            let mut response = self.transport.send(&request).await?;
+            if response.status() == StatusCode::CREATED {
+                return check_header(&response, descriptor.digest);
+            }
+            let said = response.said().await;
+            let Some(named) = said.missing_blobs() else { return Err(response.refused_with(said)) };
+            // Not every registry says which; then it is any of them. Some name one at a time.
+            let is_missing = |blob: &&PushBlob| named.is_empty() || named.contains(&blob.descriptor.digest);
+            let missing = self.push.blobs.iter().filter(is_missing);
+            let items: Vec<Item<'_>> = missing
+                .filter(|blob| placed.insert(blob.descriptor.digest))
+                .map(|blob| self.item(blob))
+                .collect::<Result<_>>()?;
+            if items.is_empty() {
+                return Err(response.refused_with(said));
+            }
+            tally.count(&self.place(uploader, &items).await?);
+        }
+    }
+
+    fn manifest_request<'r>(
+        &'r self,
+        name: &str,
+        descriptor: &Descriptor,
+        manifest: &'r Verified,
+    ) -> Request<'r> {
+        Request {
             method: Method::PUT,
             url: self.target.manifest(name),
             repository: self.target,
             scopes: Scopes::push(self.target),
             headers: vec![(CONTENT_TYPE, descriptor.media_type.to_string())],
             payload: Payload::Bytes(manifest.bytes()),
-        };
-        let mut response = self.transport.send(&request).await?;
-        if response.status() != StatusCode::CREATED {
-            let said = response.said().await;
-            if !said.has(&[OciErrorCode::ManifestBlobUnknown, OciErrorCode::BlobUnknown]) {
-                return Err(response.refused_with(said));
-            }
-            // Not every registry says which; then it is any of them.
-            let missing = said.digests();
-            let is_missing =
-                |blob: &&PushBlob| missing.is_empty() || missing.contains(&blob.descriptor.digest);
-            let missing: Vec<Item<'_>> = self
-                .push
-                .blobs
-                .iter()
-                .filter(is_missing)
-                .map(|blob| self.item(blob))
-                .collect::<Result<_>>()?;
-            tally.count(&self.place(uploader, missing.iter()).await?);
-            response = self.transport.send(&request).await?;
-        }
-        match response.status() {
-            StatusCode::CREATED => check_header(&response, descriptor.digest),
-            _ => Err(response.refused().await),
         }
     }
 }
@@ -274,21 +284,21 @@ fn target_name(target: &Reference, top: &Descriptor) -> Result<String> {
     }
 }
 
-/// The blobs of each image, all of which must be listed: no registry is relied on to refuse an
-/// image with holes.
-fn images(push: &Push<'_>) -> Result<Vec<Vec<Digest>>> {
+/// The images among the manifests, all of whose blobs must be listed: no registry is relied on to
+/// refuse an image with holes.
+fn images<'a>(push: &'a Push<'_>) -> Result<Vec<PushImage<'a>>> {
     let listed: HashSet<Digest> = push.blobs.iter().map(|blob| blob.descriptor.digest).collect();
     let mut images = Vec::new();
-    for (descriptor, blob) in &push.manifests {
+    for (descriptor, manifest) in &push.manifests {
         let url = || Shown::of(&push.target);
-        let document = Document::parse(blob.clone(), Some(descriptor.media_type.as_ref()))
+        let document = Document::parse(manifest.clone(), Some(descriptor.media_type.as_ref()))
             .map_err(|source| RegistryError::Document { url: url(), source })?;
-        if let Document::Manifest(manifest) = document {
-            let blobs: Vec<Digest> = blobs(&manifest).collect();
+        if let Document::Manifest(parsed) = document {
+            let blobs: Vec<Digest> = blobs(&parsed).collect();
             if let Some(&blob) = blobs.iter().find(|blob| !listed.contains(blob)) {
                 return Err(RegistryError::Unlisted { manifest: descriptor.digest, blob });
             }
-            images.push(blobs);
+            images.push(PushImage { descriptor, manifest, blobs });
         }
     }
     Ok(images)

@@ -59,6 +59,15 @@ pub(super) struct Uploader<'a> {
 pub(super) struct Item<'a> {
     pub(super) blob: &'a Descriptor,
     pub(super) source: Source<'a>,
+    pub(super) presence: Presence,
+}
+
+/// What is known of a blob in the repository that it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    Unknown,
+    /// The registry said that it lacks it.
+    Missing,
 }
 
 pub(super) enum Source<'a> {
@@ -113,10 +122,13 @@ impl<'a> Uploader<'a> {
         }
         // A mount also answers whether the blob is there. For blobs that come from nowhere in the
         // registry, only some take "mount it from where it goes" as that question.
-        if neighbour.is_none()
-            && blob.size >= WORTH_ASKING
-            && exists(self.transport, self.target, blob).await?
-        {
+        let is_worth_asking = match (item.presence, &item.source) {
+            (Presence::Missing, _) => false,
+            // In vain, it would be fetched as well.
+            (Presence::Unknown, Source::Elsewhere(_)) => neighbour.is_none(),
+            (Presence::Unknown, Source::Bytes(_) | Source::File(_)) => blob.size >= WORTH_ASKING,
+        };
+        if is_worth_asking && exists(self.transport, self.target, blob).await? {
             return Ok(Placed::Present);
         }
         let from = neighbour.unwrap_or(self.target);

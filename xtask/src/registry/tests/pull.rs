@@ -66,31 +66,37 @@ fn hostile_documents_are_refused() {
             Digest::of(manifest().replace(":2,", ": 2,").as_bytes())
         ),
     );
+    let look =
+        "hint: check that the name is an image's; 'curl --location URL:v1' shows what is there (after 1)";
     let ambiguous = r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
     check(
         |_| ok(ambiguous),
         &format!(
-            "reading URL:v1: {} has both `layers` and `manifests`: it could be read in two ways (CVE-2021-41190) (after 1)",
+            "reading URL:v1: {} has both `layers` and `manifests`: it could be read in two ways (CVE-2021-41190)\n{look}",
             Digest::of(ambiguous.as_bytes())
         ),
     );
     let index = "application/vnd.oci.image.index.v1+json";
     check(
         move |_| answer("200 OK", &[("Content-Type", index)], manifest().as_bytes()),
-        &format!("reading URL:v1: {digest} is sent as `{index}`, but is `{MANIFEST}` (after 1)"),
+        &format!("reading URL:v1: {digest} is sent as `{index}`, but is `{MANIFEST}`\n{look}"),
     );
     let schema1 = r#"{"schemaVersion":1,"fsLayers":[]}"#;
     check(
         |_| ok(schema1),
         &format!(
-            "reading URL:v1: {} is a schema 1 manifest, which ended in 2017 and has no content digests (after 1)",
+            "reading URL:v1: {} is a schema 1 manifest, which ended in 2017 and has no content digests\nhint: push the image again, with a tool of today (after 1)",
             Digest::of(schema1.as_bytes())
         ),
     );
     let page = "<html>Welcome</html>";
     check(
         move |_| answer("200 OK", &[("Content-Type", "text/html")], page.as_bytes()),
-        &format!("reading URL:v1: {} is a web page, not a manifest (after 1)", Digest::of(page.as_bytes())),
+        &format!(
+            "reading URL:v1: {} is a web page, not a manifest\n\
+             hint: check the registry's name: a login page or a proxy answers there (after 1)",
+            Digest::of(page.as_bytes())
+        ),
     );
     check(
         move |_| answer("404 Not Found", &[("Content-Type", "text/html")], page.as_bytes()),

@@ -91,7 +91,7 @@ fn a_new_tag_asks_once_whether_the_base_is_there() {
     // A new repository gets each of the base's layers by a mount, and none is sent.
     let target = format!("{}/os/app:v1", proxy.address());
     let pushed = client.push(&first.push(&target, Some((&from, 20)))).unwrap();
-    assert_eq!((pushed.uploaded, pushed.mounted, pushed.requests), (2, 20, 1 + 4 + 1 + 20 + 1));
+    assert_eq!((pushed.uploaded, pushed.mounted, pushed.requests), (2, 20, 1 + 1 + 4 + 20 + 1));
     assert_whole(&client, &target, &first);
 
     // A new tag in it: the question, then as above.
@@ -100,10 +100,61 @@ fn a_new_tag_asks_once_whether_the_base_is_there() {
     assert_eq!((pushed.uploaded, pushed.mounted, pushed.requests), (2, 0, 7));
     assert_whole(&client, &target, &second);
 
-    // Blobs of our own that are there under another tag are not sent again.
+    // The same image under another tag: a registry that takes it as it is may not have looked.
     let target = format!("{}/os/app:v3", proxy.address());
     let pushed = client.push(&second.push(&target, Some((&from, 20)))).unwrap();
-    assert_eq!((pushed.uploaded, pushed.skipped, pushed.requests), (0, 22, 5));
+    assert_eq!((pushed.uploaded, pushed.skipped), (0, 2 + 20 - pushed.mounted));
+    assert_whole(&client, &target, &second);
+}
+
+#[test]
+fn a_registry_that_does_not_look_gets_no_image_with_holes() {
+    let (source, target_registry) = (Registry::docker(), Registry::crane());
+    let client = client();
+    let base = base(5);
+    let from = format!("{}/base:weekly", source.address());
+    client.push(&base_image(&base).push(&from, None)).unwrap();
+    // Another image there shares the base's last layer, and the largest ones, but not all.
+    let other = Image::new(&[&base[4], &base[3]]);
+    client.push(&other.push(&format!("{}/os/app:other", target_registry.address()), None)).unwrap();
+
+    let target = format!("{}/os/app:v1", target_registry.address());
+    let image = image(&base, b"app");
+    client.push(&image.push(&target, Some((&from, 5)))).unwrap();
+    assert_whole(&client, &target, &image);
+}
+
+#[test]
+fn a_registry_that_names_one_missing_blob_at_a_time_gets_all() {
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, names_one_blob);
+    let client = client();
+    let base = base(5);
+    let from = format!("{}/base:weekly", proxy.address());
+    client.push(&base_image(&base).push(&from, None)).unwrap();
+    let target = format!("{}/os/app:v1", proxy.address());
+    let image = image(&base, b"app");
+    client.push(&image.push(&target, Some((&from, 5)))).unwrap();
+    assert_whole(&client, &target, &image);
+}
+
+/// A registry that refuses a manifest for the first blob that it lacks.
+fn names_one_blob(seen: &Seen) -> Fault {
+    match seen.method == "PUT" && seen.path().contains("manifests") {
+        true => Fault::Change(name_one),
+        false => Fault::Pass,
+    }
+}
+
+/// A refusal with the first of its errors alone.
+fn name_one(answer: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8(answer).unwrap();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return text.into_bytes() };
+    let Ok(mut said) = serde_json::from_str::<serde_json::Value>(body) else { return text.into_bytes() };
+    said["errors"].as_array_mut().unwrap().truncate(1);
+    let kept = head.split("\r\n").filter(|line| !line.to_ascii_lowercase().starts_with("content-length"));
+    let (head, body) = (kept.collect::<Vec<_>>().join("\r\n"), said.to_string());
+    format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 #[test]
@@ -214,23 +265,29 @@ fn a_tag_moves_last_and_only_over_what_is_there() {
 
 #[test]
 fn blobs_that_vanished_are_sent_again() {
-    let registry = Registry::docker();
-    let client = client();
-    let target = format!("{}/os/app:v1", registry.address());
-    let (first, second) = (Image::new(&[b"one", b"two"]), Image::new(&[b"one", b"two", b"three"]));
-    client.push(&first.push(&target, None)).unwrap();
-    // The tag still names it, but a careless cleanup took the layer.
-    let layer = first.layers[1].digest();
-    let link = format!("DELETE /v2/os/app/blobs/{layer} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let mut stream = std::net::TcpStream::connect(registry.address()).unwrap();
-    io::Write::write_all(&mut stream, link.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+    let rules: [fn(&Seen) -> Fault; 2] = [|_| Fault::Pass, names_one_blob];
+    for rule in rules {
+        let registry = Registry::docker();
+        let proxy = FaultProxy::before(&registry, rule);
+        let client = client();
+        let target = format!("{}/os/app:v1", proxy.address());
+        let (first, second) = (Image::new(&[b"one", b"two"]), Image::new(&[b"one", b"two", b"three"]));
+        client.push(&first.push(&target, None)).unwrap();
+        // The tag still names them, but a careless cleanup took the layers.
+        for layer in &first.layers {
+            let head = format!("DELETE /v2/os/app/blobs/{} HTTP/1.1", layer.digest());
+            let mut stream = std::net::TcpStream::connect(registry.address()).unwrap();
+            let request = format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n");
+            io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        }
 
-    let pushed = client.push(&second.push(&target, None)).unwrap();
-    assert_eq!(pushed.uploaded, 3);
-    assert_whole(&client, &target, &second);
+        let pushed = client.push(&second.push(&target, None)).unwrap();
+        assert_eq!(pushed.uploaded, 4);
+        assert_whole(&client, &target, &second);
+    }
 }
 
 #[test]
