@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::deliver::BaseLayers;
 use crate::oci::{Compression, ImageName, Platform, Timestamp};
 use crate::workspace::DistroName;
 use crate::workspace::settings::Repository;
@@ -19,6 +21,24 @@ pub(crate) struct Flags {
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+impl Flags {
+    /// This process's command line; a wrong one ends it, with code 2.
+    pub(crate) fn read() -> Flags {
+        let matches = command().get_matches();
+        Flags::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// What is parsed. An environment variable that is empty counts as one that is not set: that is
+/// how CI systems pass on what was left out.
+fn command() -> clap::Command {
+    let is_empty = |arg: &Arg| {
+        arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()))
+    };
+    let without_empty = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
+    Flags::command().mut_subcommands(|command| command.mut_args(without_empty))
 }
 
 #[derive(Debug, Args)]
@@ -99,16 +119,29 @@ pub(crate) struct Compose {
     pub(crate) source_date_epoch: Option<Timestamp>,
 }
 
+/// Where an image goes beside its layout, and what the layout gets.
 #[derive(Debug, Args)]
-pub(crate) struct Dist {
-    #[command(flatten)]
-    pub(crate) compose: Compose,
-    /// Push the image to its repository, under <distro>-<version>
+pub(crate) struct Deliver {
+    /// Push the image to its repository as well, under <distro>-<version>
     #[arg(long)]
     pub(crate) push: bool,
     /// Fetch the base's layers too, so that the layout is whole
     #[arg(long)]
-    pub(crate) full: bool,
+    full: bool,
+}
+
+impl Deliver {
+    pub(crate) fn base_layers(&self) -> BaseLayers {
+        if self.full { BaseLayers::Fetch } else { BaseLayers::AtHand }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dist {
+    #[command(flatten)]
+    pub(crate) compose: Compose,
+    #[command(flatten)]
+    pub(crate) deliver: Deliver,
     /// Show what would be written and sent, and what a host would download
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -121,12 +154,8 @@ pub(crate) struct Build {
     /// Where the image goes: oci:DIR[:TAG] or a registry reference [default: oci:target/dist/oci]
     #[arg(long, value_name = "REF")]
     pub(crate) to: Option<ImageName>,
-    /// Push the image to its repository as well, under <distro>-<version>
-    #[arg(long)]
-    pub(crate) push: bool,
-    /// Fetch the base's layers too, so that the layout is whole
-    #[arg(long)]
-    pub(crate) full: bool,
+    #[command(flatten)]
+    pub(crate) deliver: Deliver,
 }
 
 #[derive(Debug, Args)]
@@ -189,8 +218,6 @@ fn app_version(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -213,7 +240,7 @@ mod tests {
               --app-version <VERSION>      The version that the image and its apps carry [env: VERSION=]
               --platform <OS/ARCH>         The platforms to build for; several make an index [default: this machine's]
               --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
-              --push                       Push the image to its repository, under <distro>-<version>
+              --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
               --dry-run                    Show what would be written and sent, and what a host would download
           -h, --help                       Print help (see more with '--help')

@@ -24,10 +24,8 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let flags = flags::Flags::parse();
+    let flags = flags::Flags::read();
     match exec::end_on_interrupt().and_then(|()| cmd::run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if exec::interrupted() => {

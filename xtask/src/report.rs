@@ -22,9 +22,21 @@ pub(crate) struct ImageReport {
     /// Whether every layer is in the layout; absent where there is no layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) whole: Option<bool>,
-    /// What was sent, where something was to be.
+    /// Where it was pushed, if it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pushed: Option<PushReport>,
+}
+
+impl ImageReport {
+    /// The image without what this run had to do for it: every run that makes it says the same.
+    pub(crate) fn lasting(mut self) -> ImageReport {
+        let platforms = self.platforms.iter_mut().flat_map(|platform| &mut platform.layers);
+        self.layers.iter_mut().chain(platforms).for_each(|layer| layer.reused = None);
+        if let Some(pushed) = &mut self.pushed {
+            pushed.cost = None;
+        }
+        self
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -50,16 +62,25 @@ pub(crate) struct LayerReport {
     pub(crate) diff_id: DiffId,
     /// Compressed, in bytes.
     pub(crate) size: u64,
-    /// Whether it was there before.
-    pub(crate) reused: bool,
+    /// Whether this run found it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reused: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct PushReport {
     pub(crate) reference: String,
     pub(crate) digest: Digest,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost: Option<PushCost>,
+}
+
+/// What a push took.
+#[derive(Debug, Serialize)]
+pub(crate) struct PushCost {
     /// Whether the tag had this digest already.
     pub(crate) unchanged: bool,
+    /// Bodies alone.
     pub(crate) sent_bytes: u64,
     pub(crate) requests: u64,
     pub(crate) uploaded: usize,
@@ -71,11 +92,13 @@ impl PushReport {
         PushReport {
             reference: reference.to_owned(),
             digest: pushed.digest,
-            unchanged: pushed.unchanged,
-            sent_bytes: pushed.sent_bytes,
-            requests: pushed.requests,
-            uploaded: pushed.uploaded,
-            mounted: pushed.mounted,
+            cost: Some(PushCost {
+                unchanged: pushed.unchanged,
+                sent_bytes: pushed.sent_bytes,
+                requests: pushed.requests,
+                uploaded: pushed.uploaded,
+                mounted: pushed.mounted,
+            }),
         }
     }
 }
@@ -99,7 +122,7 @@ pub(crate) fn platforms(composition: &Composition, is_new: impl Fn(Digest) -> bo
                     digest: layer.descriptor.digest,
                     diff_id: layer.diff_id,
                     size: layer.descriptor.size,
-                    reused: layer.origin == Origin::Base || !is_new(layer.descriptor.digest),
+                    reused: Some(layer.origin == Origin::Base || !is_new(layer.descriptor.digest)),
                 })
                 .collect(),
         })

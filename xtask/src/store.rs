@@ -25,15 +25,13 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
 /// No image config is larger; it is read whole.
 pub(crate) const MAX_CONFIG: u64 = 16 * 1024 * 1024;
-/// What `index.json` is called until it is complete.
-const INDEX_TEMPORARY: &str = ".index.json.";
 
 /// A layout that is read; from [`Store::create`], one that is written as well.
 pub(crate) struct Store {
     path: PathBuf,
     layout: OciDir,
     /// Held by the one process that writes.
-    lock: Option<File>,
+    _lock: Option<File>,
 }
 
 /// Whether the layers of an image's base are in the layout.
@@ -67,9 +65,7 @@ impl Store {
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(writing),
         }
-        let store = Store { path: path.to_owned(), layout, lock: Some(lock) };
-        store.sweep().with_context(writing)?;
-        Ok(store)
+        Ok(Store { path: path.to_owned(), layout, _lock: Some(lock) })
     }
 
     /// Opens the layout at `path` for reading.
@@ -81,7 +77,7 @@ impl Store {
         }
         let layout =
             OciDir::open(dir).with_context(|| format!("opening the OCI layout {}", path.display()))?;
-        Ok(Store { path: path.to_owned(), layout, lock: None })
+        Ok(Store { path: path.to_owned(), layout, _lock: None })
     }
 
     /// The image that `tag` names, or the only one there is.
@@ -310,18 +306,6 @@ impl Store {
         }
     }
 
-    /// Removes what a run that was killed left behind.
-    fn sweep(&self) -> io::Result<()> {
-        debug_assert!(self.lock.is_some(), "only the writer sweeps");
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(INDEX_TEMPORARY) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
     fn index(&self) -> Result<Map<String, Value>> {
         let path = self.path.join("index.json");
         match fs::read(&path) {
@@ -352,17 +336,27 @@ impl Store {
     }
 }
 
-/// Replaces `path` in one step: it holds the old bytes or all of the new ones, which are on disk.
-/// Until then they are in `.NAME.*` beside it.
+/// Sees to it that `path` holds `bytes`. It is not touched where it does; otherwise it is replaced
+/// in one step, and is on disk afterwards. Only whoever holds the lock of a layout beside it or
+/// around it may call this, since what a killed run left of such a step is removed.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let replace = || -> io::Result<()> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!(".{}.", name.display()))
-            .permissions(PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
+        let temporary = format!(".{}.", name.display());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(temporary.as_bytes()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        if fs::read(path).is_ok_and(|old| old == bytes) {
+            return Ok(());
+        }
+        let readable = PermissionsExt::from_mode(0o644);
+        let mut file =
+            tempfile::Builder::new().prefix(&temporary).permissions(readable).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -438,6 +432,23 @@ mod tests {
         assert_eq!(error.to_string(), format!("another run is writing {}", dir.path().display()));
         drop(first);
         Store::create(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_replaced_when_it_differs_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        let names =
+            || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        replace_file(&path, b"old").unwrap();
+        // A run that was killed.
+        fs::write(dir.path().join(".a.json.x1"), "ne").unwrap();
+        replace_file(&path, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap().as_slice(), names()), (&b"new"[..], vec!["a.json".into()]));
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        let before = inode();
+        replace_file(&path, b"new").unwrap();
+        assert_eq!(inode(), before);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const UNVERSIONED: &str = "dev";
 pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     let registry = session.registry()?;
     let made = make(&flags.compose, session, &registry)?;
-    let base_layers = if flags.full { BaseLayers::Fetch } else { BaseLayers::AtHand };
+    let base_layers = flags.deliver.base_layers();
     let default = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: None };
 
     let mut report = match flags.to.as_ref().unwrap_or(&default) {
@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
             made.report(target.to_string(), None, Some(&pushed))
         }
     };
-    if flags.push {
+    if flags.deliver.push {
         let pushed = made.push(&made.target, &registry, session)?;
         report = ImageReport { pushed: Some(PushReport::new(&made.target.to_string(), &pushed)), ..report };
     }

@@ -1,15 +1,12 @@
 //! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Session;
 use super::build::{Made, make};
-use crate::deliver::BaseLayers;
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::flags::Dist;
 use crate::oci::{Digest, ImageName, Origin, Platform};
@@ -24,29 +21,29 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let made = make(&flags.compose, session, &registry)?;
     let layout = session.dist_dir().join("oci");
     if flags.dry_run {
-        let previous = if flags.push {
+        let previous = if flags.deliver.push {
             previous_in_registry(&made, &registry)?
         } else {
             previous_in_layout(&made, &layout, &registry)?
         };
-        let plan = Plan::new(&made, previous, flags.push);
+        let plan = Plan::new(&made, previous, flags.deliver.push);
         return session.print(&plan, || plan.to_string());
     }
 
-    let base_layers = if flags.full { BaseLayers::Fetch } else { BaseLayers::AtHand };
     let store = Store::create(&layout)?;
-    let stored = made.store(&store, &made.tag, base_layers, session, &registry)?;
+    let stored = made.store(&store, &made.tag, flags.deliver.base_layers(), session, &registry)?;
     store.collect_garbage()?;
     let name = ImageName::Layout { dir: session.shown(&layout), tag: Some(made.tag.clone()) };
     let mut report = made.report(name.to_string(), Some(&stored), None);
-    if flags.push {
+    if flags.deliver.push {
         let pushed = made.push(&made.target, &registry, session)?;
         report.pushed = Some(PushReport::new(&made.target.to_string(), &pushed));
     }
 
     summarise(&report, session);
-    write_report(&session.dist_dir().join("dist.json"), &report)?;
-    session.print(&report, || report.digest.to_string())
+    session.print(&report, || report.digest.to_string())?;
+    let dist_json = serde_json::to_string_pretty(&report.lasting())? + "\n";
+    store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())
 }
 
 /// What `dist` would do, and what it would cost.
@@ -174,37 +171,10 @@ fn summarise(report: &ImageReport, session: &Session) {
         let size: u64 = base.iter().map(|layer| layer.size).sum();
         progress.line(format!("  {:<12} {:>9} in {} layers", "base", human_bytes(size), base.len()));
         for layer in ours {
-            let state = if layer.reused { "unchanged" } else { "new" };
+            let state = if layer.reused == Some(true) { "unchanged" } else { "new" };
             progress.line(format!("  {:<12} {:>9} {state}", layer.name, human_bytes(layer.size)));
         }
     }
     let whole = if report.whole == Some(true) { "whole" } else { "without the base's layers" };
     progress.line(format!("{} ({whole})", report.reference));
-}
-
-/// Replaces `path`, in one step, unless it describes the same image: a run that finds everything
-/// made does not touch the file to say that all layers are reused.
-fn write_report(path: &Path, report: &ImageReport) -> Result<()> {
-    let text = serde_json::to_string_pretty(report)? + "\n";
-    let old = fs::read(path).ok().and_then(|old| serde_json::from_slice(&old).ok());
-    if old.map(without_reuse) == Some(without_reuse(serde_json::to_value(report)?)) {
-        return Ok(());
-    }
-    store::replace_file(path, text.as_bytes())
-}
-
-/// The report without what depends on the run before.
-fn without_reuse(mut report: Value) -> Value {
-    fn forget(value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                object.remove("reused");
-                object.values_mut().for_each(forget);
-            }
-            Value::Array(list) => list.iter_mut().for_each(forget),
-            _ => {}
-        }
-    }
-    forget(&mut report);
-    report
 }

@@ -184,15 +184,33 @@ fn a_docker_base_makes_an_oci_image() {
 }
 
 #[test]
+fn empty_variables_are_as_if_they_were_not_set() {
+    let workspace = Workspace::with_standin();
+    let build = "build --base oci:../standin:t --to oci:../out:t";
+    let digest = workspace.ok(build);
+    let mut command = workspace.command(build);
+    for name in ["BASE_DISTRO", "IMAGE", "VERSION", "SOURCE_DATE_EPOCH"] {
+        command.env(name, "");
+    }
+    let run = Run::new(command.output().unwrap());
+    assert_eq!(run.stdout.trim(), digest, "{}", run.stderr);
+    let mut command = workspace.command(build);
+    let run = Run::new(command.env("SOURCE_DATE_EPOCH", "86400").output().unwrap());
+    assert_ne!(run.stdout.trim(), digest, "a variable that is set counts: {}", run.stderr);
+    assert_eq!(run.code, Some(0));
+}
+
+#[test]
 fn dist_reports_what_it_made_and_writes_once() {
     let workspace = Workspace::with_standin();
     let dist = workspace.path("target/dist");
     let plan = workspace.json("dist --base oci:../standin:t --dry-run");
     assert!(!dist.exists(), "a dry run writes nothing");
 
-    let report = workspace.json("dist --base oci:../standin:t");
+    let registry = Registry::docker();
+    let push = format!("dist --base oci:../standin:t --push --image {}/os", registry.address());
+    let mut report = workspace.json(&push);
     let file: Value = serde_json::from_slice(&fs::read(dist.join("dist.json")).unwrap()).unwrap();
-    assert_eq!(report, file);
     assert_eq!(report["digest"], plan["digest"]);
     assert_eq!(report["reference"], "oci:target/dist/oci:debian-13-dev");
     assert_eq!(report["media_type"], "application/vnd.oci.image.manifest.v1+json");
@@ -207,10 +225,24 @@ fn dist_reports_what_it_made_and_writes_once() {
     }
 
     let before = fingerprint(&dist);
-    let again = workspace.json("dist --base oci:../standin:t");
+    let again = workspace.json(&push);
     assert_eq!(again["digest"], report["digest"]);
     assert!(again["layers"].as_array().unwrap().iter().all(|layer| layer["reused"] == true));
+    assert_eq!(again["pushed"]["unchanged"], true);
     assert_eq!(fingerprint(&dist), before, "a second run writes nothing");
+
+    // dist.json says what was made, and not what one run had to do for it.
+    let platforms = report["platforms"].as_array_mut().unwrap();
+    let mut lists: Vec<Value> = platforms.iter_mut().map(|platform| platform["layers"].take()).collect();
+    lists.push(report["layers"].take());
+    for layer in lists.iter_mut().flat_map(|list| list.as_array_mut().unwrap()) {
+        layer.as_object_mut().unwrap().remove("reused");
+    }
+    report["layers"] = lists.pop().unwrap();
+    report["platforms"][0]["layers"] = lists.pop().unwrap();
+    let target = format!("{}/os:debian-13-dev", registry.address());
+    report["pushed"] = json!({"reference": target, "digest": report["digest"]});
+    assert_eq!(report, file);
     workspace.ok("dist --base oci:../standin:t --dry-run --app-version v2");
     assert_eq!(fingerprint(&dist), before, "a dry run writes nothing");
 }
