@@ -1,9 +1,10 @@
 //! What a command needs, found out before its first slow step: all that is missing, at once,
 //! with the command that installs it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
 use crate::exec;
@@ -40,20 +41,25 @@ pub(crate) enum Consent {
 /// Folders in which administrators' programs are, although a user's PATH lacks them.
 const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// Where a program is: in PATH, among the system's, or among the workspace's own tools.
-pub(crate) fn find(program: &str, root: &Path) -> Option<PathBuf> {
+/// Where a program is: in PATH or among the system's. One that `go install` brings has a version,
+/// so the workspace's own counts alone, and only if it was installed as that version.
+pub(crate) fn find(need: &Need, root: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(SYSTEM_DIRS.map(PathBuf::from))
-        .chain([tools(root)])
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
+    let dirs = match need.from {
+        Source::GoInstall(package) => {
+            let is_it = fs::read_to_string(receipt(need, root)).is_ok_and(|installed| installed == package);
+            if is_it { vec![tools(root)] } else { Vec::new() }
+        }
+        Source::Debian(_) | Source::Toolchain { .. } => {
+            std::env::split_paths(&path).chain(SYSTEM_DIRS.map(PathBuf::from)).collect()
+        }
+    };
+    dirs.into_iter().map(|dir| dir.join(need.program)).find(|candidate| candidate.is_file())
 }
 
 /// Makes sure that all of `needs` are there: installs what is missing, or says what to do.
 pub(crate) fn ensure(needs: &[Need], root: &Path, consent: Consent, progress: &Progress) -> Result<()> {
-    let missing: Vec<Need> =
-        needs.iter().copied().filter(|need| find(need.program, root).is_none()).collect();
+    let missing: Vec<Need> = needs.iter().copied().filter(|need| find(need, root).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,10 +93,12 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
         if let Source::GoInstall(package) = need.from {
             let step = progress.step(format!("installing {package} into {}", tools(root).display()));
             exec::run(cmd!(sh, "go install {package}").env("GOBIN", tools(root)))?;
+            let receipt = receipt(need, root);
+            fs::write(&receipt, package).with_context(|| format!("writing {}", receipt.display()))?;
             step.done(format!("installed {package} into {}", tools(root).display()));
         }
     }
-    match missing.iter().find(|need| find(need.program, root).is_none()) {
+    match missing.iter().find(|need| find(need, root).is_none()) {
         None => Ok(()),
         Some(need) => Err(hinted(
             anyhow!("{} is still missing after its installation", need.program),
@@ -136,6 +144,11 @@ fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
 
 fn tools(root: &Path) -> PathBuf {
     root.join("target/tools/bin")
+}
+
+/// Says which package and version a program of ours came from.
+fn receipt(need: &Need, root: &Path) -> PathBuf {
+    root.join("target/tools").join(format!("{}.package", need.program))
 }
 
 #[cfg(test)]

@@ -13,10 +13,8 @@ pub(crate) fn run(session: &Session) -> Result<()> {
     needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
     needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
     needs.dedup_by_key(|(_, need)| need.program);
-    let found: Vec<_> = needs
-        .iter()
-        .map(|(command, need)| (*command, *need, preflight::find(need.program, &session.root)))
-        .collect();
+    let found: Vec<_> =
+        needs.iter().map(|(command, need)| (*command, *need, preflight::find(need, &session.root))).collect();
     let workspace = session.workspace();
 
     let programs: Vec<_> = found

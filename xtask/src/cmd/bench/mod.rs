@@ -79,7 +79,7 @@ struct Sample {
 
 impl<'a> Lab<'a> {
     fn new(session: &'a Session, runs: usize) -> Result<Lab<'a>> {
-        let crane = preflight::find(CRANE.program, &session.root).context("crane is missing")?;
+        let crane = preflight::find(&CRANE, &session.root).context("crane is missing")?;
         let project = Project::copy(session, Readable::ByAll)?;
         let registry = Registry::start(session)?;
         let proxy = Proxy::before(registry.address())?;

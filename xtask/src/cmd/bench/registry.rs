@@ -32,7 +32,7 @@ pub(super) struct Registry {
 
 impl Registry {
     pub(super) fn start(session: &Session) -> Result<Registry> {
-        let program = preflight::find(DOCKER_REGISTRY.program, &session.root)
+        let program = preflight::find(&DOCKER_REGISTRY, &session.root)
             .with_context(|| format!("{} is missing", DOCKER_REGISTRY.program))?;
         let dir = tempfile::tempdir().context("making a folder for the registry")?;
         let address = free_address().context("looking for a free port")?;
