@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 /// An error and the command or edit that mends it.
 ///
@@ -42,9 +43,26 @@ pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -
     Hinted { error: error.into().into(), hint: hint.into() }.into()
 }
 
-/// The hints in an error's chain, outermost first.
+/// The hints in an error's chain, outermost first, and what helps against a cause that any file can
+/// have.
 pub(crate) fn hints(error: &anyhow::Error) -> impl Iterator<Item = &str> {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Hinted>()).map(|hinted| hinted.hint.as_str())
+    error.chain().filter_map(|cause| match cause.downcast_ref::<Hinted>() {
+        Some(hinted) => Some(hinted.hint.as_str()),
+        None => cause.downcast_ref::<io::Error>().and_then(|error| of_file_system(error.kind())),
+    })
+}
+
+fn of_file_system(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(
+            "free some space: 'df -h' shows where it went, and 'rm -r target/dist' frees what can be made again",
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => Some("write to a place that is not mounted read-only"),
+        io::ErrorKind::PermissionDenied => {
+            Some("'ls -ld' shows whose it is; an earlier run as root may have made it")
+        }
+        _ => None,
+    }
 }
 
 impl fmt::Display for Hinted {

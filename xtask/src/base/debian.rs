@@ -37,6 +37,8 @@ const SHARED_ROOTFS: &str = "base/shared/rootfs";
 /// Debian 13's release, 2025-08-09: the only time that the build sees. It must not be 0, which
 /// shadow takes for "the password is to be changed now".
 const EPOCH: &str = "1754697600";
+/// Changes when the code below makes other bytes of the same inputs.
+const PROCESS: &str = "1";
 /// Debian's name for release 13.
 const SUITES: [(&str, &str); 1] = [("13", "trixie")];
 
@@ -203,7 +205,7 @@ impl Recipe {
     fn digest(&self) -> Result<Digest> {
         let sh = Shell::new()?;
         let command = self.mmdebstrap(&sh, "MODE").to_string();
-        Ok(Digest::of(&[command.as_bytes(), &self.overlay].concat()))
+        Ok(Digest::of(&[PROCESS.as_bytes(), command.as_bytes(), &self.overlay].concat()))
     }
 
     /// The tar of the finished root goes to standard output. The hooks, the clean environment
