@@ -1,37 +1,14 @@
 //! What fails says why and how to go on, and leaves what was there as it was.
 
 use std::fs::{self, File};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use insta::assert_snapshot;
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Run, Workspace, fingerprint, read_all, skopeo_push};
+use crate::harness::{Run, Workspace, fingerprint};
 use crate::testing::{Fault, FaultProxy, Login, Registry, answer, program};
 
-/// How long a program may take to do what it surely does.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "{what} did not happen");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A workspace with a good image as `oci:../out:t`.
-fn with_good_image() -> Workspace {
-    let workspace = Workspace::with_standin();
-    workspace.ok("build --base oci:../standin:t --to oci:../out:t");
-    workspace
-}
 
 /// Runs what has to fail; the good image has to stay as it was.
 fn fails(workspace: &Workspace, arguments: &str) -> String {
@@ -43,7 +20,7 @@ fn fails(workspace: &Workspace, arguments: &str) -> String {
 
 #[test]
 fn bases_that_do_not_do() {
-    let workspace = with_good_image();
+    let workspace = Workspace::with_good_image();
     let build = |base: &str| fails(&workspace, &format!("build --base {base} --to oci:../out:t"));
     assert_snapshot!(build("oci:../standin:plain"), @"
     error: reading the base oci:../standin:plain: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
@@ -70,7 +47,7 @@ fn bases_that_do_not_do() {
 
 #[test]
 fn registries_that_do_not_do() {
-    let workspace = with_good_image();
+    let workspace = Workspace::with_good_image();
     let build = |base: &str| fails(&workspace, &format!("build --base {base}/os:t --to oci:../out:t"));
     // A port that was free a moment ago.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -137,7 +114,7 @@ fn wrong_credentials() {
 
 #[test]
 fn a_flipped_bit_is_seen() {
-    let workspace = with_good_image();
+    let workspace = Workspace::with_good_image();
     let standin = workspace.layout("../standin");
     let manifest = standin.manifest("t");
     let flip = |digest: &serde_json::Value| {
@@ -194,7 +171,7 @@ fn a_full_disk_leaves_the_last_image() {
 
 #[test]
 fn two_runs_do_not_write_at_once() {
-    let workspace = with_good_image();
+    let workspace = Workspace::with_good_image();
     let lock = File::open(workspace.path("../out/oci-layout")).unwrap();
     lock.lock().unwrap();
     assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"), @"
@@ -206,62 +183,8 @@ fn two_runs_do_not_write_at_once() {
 }
 
 #[test]
-fn an_interrupt_ends_at_once() {
-    let workspace = with_good_image();
-    let before = fingerprint(&workspace.path("../out"));
-    let silent = FaultProxy::alone(|_| Fault::Silence);
-    for signal in [Signal::INT, Signal::TERM] {
-        silent.forget();
-        let arguments = format!("build --base {}/os:t --to oci:../out:t", silent.address());
-        let mut child = workspace.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
-        wait_until("a request", || !silent.seen().is_empty());
-        kill_process(Pid::from_child(&child), signal).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(read_all(child.stderr.take().unwrap()).ends_with("interrupted\n"));
-    }
-    assert_eq!(fingerprint(&workspace.path("../out")), before);
-}
-
-#[test]
-fn after_a_kill_the_next_run_makes_the_same() {
-    let workspace = Workspace::with_standin();
-    let registry = Registry::docker();
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &format!("{}/base:t", registry.address()), "");
-    let manifest = workspace.layout("../standin").manifest("t");
-    let last = manifest["layers"][2]["digest"].as_str().unwrap().to_owned();
-
-    let is_stuck = Arc::new(AtomicBool::new(true));
-    let (stuck, last_layer) = (is_stuck.clone(), last.clone());
-    let proxy = FaultProxy::before(&registry, move |seen| {
-        let stops = stuck.load(Ordering::SeqCst) && seen.path().ends_with(&last_layer);
-        if stops { Fault::Silence } else { Fault::Pass }
-    });
-    let build = format!("build --base {}/base:t --full --to", proxy.address());
-    let mut child =
-        workspace.command(&format!("{build} oci:../out:t")).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the last layer's request", || proxy.count("GET", &last) > 0);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let out = workspace.layout("../out");
-    assert_eq!(out.tags(), [""; 0]);
-    out.check_blobs();
-
-    is_stuck.store(false, Ordering::SeqCst);
-    let digest = workspace.ok(&format!("{build} oci:../out:t"));
-    out.check_blobs();
-    assert_eq!(out.tags(), ["t"]);
-    assert_eq!(workspace.ok(&format!("{build} oci:../fresh:t")), digest);
-    let files = |path: &str| -> Vec<_> {
-        let root = workspace.path(path);
-        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
-    };
-    assert_eq!(files("../out"), files("../fresh"), "nothing is left over");
-}
-
-#[test]
 fn mistakes_in_the_sources() {
-    let workspace = with_good_image();
+    let workspace = Workspace::with_good_image();
     let build = "build --base oci:../standin:t --to oci:../out:t";
     let with = |path: &str, text: &str| {
         let good = fs::read(workspace.path(path)).unwrap();

@@ -50,6 +50,13 @@ impl Workspace {
         workspace
     }
 
+    /// With a good image as `oci:../out:t`, on the stand-in base.
+    pub(crate) fn with_good_image() -> Workspace {
+        let workspace = Workspace::with_standin();
+        workspace.ok("build --base oci:../standin:t --to oci:../out:t");
+        workspace
+    }
+
     /// A path seen from the root.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         match path.strip_prefix("../") {
@@ -419,11 +426,4 @@ fn standin_tar(name: &str) -> Vec<u8> {
         builder.append_data(&mut header, path, content.as_bytes()).unwrap();
     }
     builder.into_inner().unwrap()
-}
-
-/// Reads a stream to its end, for programs that a test has to end itself.
-pub(crate) fn read_all(mut stream: impl Read) -> String {
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }

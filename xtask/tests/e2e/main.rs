@@ -4,6 +4,7 @@ mod base;
 mod failures;
 mod harness;
 mod image;
+mod interrupts;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;

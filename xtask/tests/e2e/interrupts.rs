@@ -1,0 +1,177 @@
+//! Runs that are ended, by the user or by force: nothing half-made has a name, nothing keeps
+//! running, and the next run makes what it would have made.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Run, Workspace, fingerprint, judge, skopeo_push};
+use crate::testing::{Fault, FaultProxy, Registry};
+
+/// How long a program may take to do what it surely does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Starts a command as the leader of a session, so that all that it starts can be found.
+fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+    command.spawn().unwrap()
+}
+
+/// The processes of a session that still run.
+fn session(leader: u32) -> Vec<String> {
+    let output = Command::new("ps").args(["-o", "stat=,pid=,args=", "-s", &leader.to_string()]).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter(|line| !line.starts_with('Z')).map(str::to_owned).collect()
+}
+
+/// Sends a signal: the run has to say so, with exit code 130, and to leave no process.
+fn interrupt(child: Child, signal: Signal) {
+    let leader = child.id();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    let run = Run::new(child.wait_with_output().unwrap());
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    assert!(run.stderr.ends_with("interrupted\n"), "{}", run.stderr);
+    assert_eq!(session(leader), [""; 0]);
+}
+
+fn names(dir: &std::path::Path) -> Vec<String> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn an_interrupt_ends_a_wait_at_once() {
+    let workspace = Workspace::with_good_image();
+    let before = fingerprint(&workspace.path("../out"));
+    let silent = FaultProxy::alone(|_| Fault::Silence);
+    for signal in [Signal::INT, Signal::TERM] {
+        silent.forget();
+        let build = format!("build --base {}/os:t --to oci:../out:t", silent.address());
+        let child = start(workspace.command(&build));
+        wait_until("a request", || !silent.seen().is_empty());
+        interrupt(child, signal);
+    }
+    assert_eq!(fingerprint(&workspace.path("../out")), before);
+}
+
+#[test]
+fn an_interrupt_ends_the_compiler() {
+    let workspace = Workspace::with_good_image();
+    let before = fingerprint(&workspace.path("../out"));
+    let digest = workspace.ok("build --base oci:../standin:t --to oci:../out:t");
+    // Without its cache, the compiler has the whole standard library to do.
+    let (cache, temporary) = (workspace.path("../go-cache"), workspace.path("../tmp"));
+    fs::create_dir(&temporary).unwrap();
+    let mut command = workspace.command("build --base oci:../standin:t --to oci:../out:t --app-version v2");
+    command.env("GOCACHE", &cache).env("TMPDIR", &temporary);
+    let child = start(command);
+    wait_until("compiling", || !names(&temporary).is_empty() && cache.exists());
+    interrupt(child, Signal::INT);
+    assert_eq!(names(&temporary), [""; 0], "nothing is left over");
+    assert_eq!(fingerprint(&workspace.path("../out")), before);
+    assert_eq!(workspace.ok("build --base oci:../standin:t --to oci:../out:t"), digest);
+}
+
+#[test]
+fn an_interrupt_ends_the_making_of_a_base() {
+    let workspace = Workspace::new();
+    let temporary = workspace.path("../tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut command = workspace.command("base debian-13");
+    command.env("TMPDIR", &temporary);
+    let child = start(command);
+    wait_until("mmdebstrap's root", || {
+        names(&temporary)
+            .iter()
+            .any(|name| name.starts_with("mmdebstrap") && temporary.join(name).join("var").exists())
+    });
+    interrupt(child, Signal::INT);
+    assert_eq!(names(&temporary), [""; 0], "nothing is left over");
+    let base = workspace.layout("target/base/debian-13");
+    assert_eq!(base.tags(), [""; 0]);
+    base.check_blobs();
+}
+
+#[test]
+fn an_interrupt_of_a_push_moves_no_tag() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let direct = format!("{}/os:t", registry.address());
+    let digest = workspace.ok(&format!("build --base oci:../standin:t --to {direct}"));
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let stops = stuck.load(Ordering::SeqCst) && seen.method == "PUT" && seen.path().contains("uploads");
+        if stops { Fault::Silence } else { Fault::Pass }
+    });
+    let push = format!("build --base oci:../standin:t --to {}/os:t --app-version v2", proxy.address());
+    for signal in [Signal::INT, Signal::KILL] {
+        proxy.forget();
+        let child = start(workspace.command(&push));
+        wait_until("an upload", || proxy.count("PUT", "uploads") > 0);
+        match signal {
+            Signal::INT => interrupt(child, signal),
+            _ => {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                child.wait_with_output().unwrap();
+            }
+        }
+        assert_eq!(judge("crane", &format!("digest {direct}")).trim(), digest);
+    }
+    is_stuck.store(false, Ordering::SeqCst);
+    let new = workspace.ok(&push);
+    assert_eq!(judge("crane", &format!("digest {direct}")).trim(), new);
+    judge("crane", &format!("validate --remote {direct}"));
+}
+
+#[test]
+fn after_a_kill_the_next_run_makes_the_same() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let standin = format!("oci:{}:t", workspace.path("../standin").display());
+    skopeo_push(&standin, &format!("{}/base:t", registry.address()), "");
+    let manifest = workspace.layout("../standin").manifest("t");
+    let last = manifest["layers"][2]["digest"].as_str().unwrap().to_owned();
+
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let (stuck, last_layer) = (is_stuck.clone(), last.clone());
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let stops = stuck.load(Ordering::SeqCst) && seen.path().ends_with(&last_layer);
+        if stops { Fault::Silence } else { Fault::Pass }
+    });
+    let build = format!("build --base {}/base:t --full --to", proxy.address());
+    let mut child =
+        workspace.command(&format!("{build} oci:../out:t")).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the last layer's request", || proxy.count("GET", &last) > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let out = workspace.layout("../out");
+    assert_eq!(out.tags(), [""; 0]);
+    out.check_blobs();
+
+    is_stuck.store(false, Ordering::SeqCst);
+    let digest = workspace.ok(&format!("{build} oci:../out:t"));
+    out.check_blobs();
+    assert_eq!(out.tags(), ["t"]);
+    assert_eq!(workspace.ok(&format!("{build} oci:../fresh:t")), digest);
+    let files = |path: &str| -> Vec<_> {
+        let root = workspace.path(path);
+        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
+    };
+    assert_eq!(files("../out"), files("../fresh"), "nothing is left over");
+}
