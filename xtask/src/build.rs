@@ -1,9 +1,10 @@
 //! An app's Go source to a static binary: the same source is the same bytes, from any folder,
 //! under any umask, time zone or locale.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
 
@@ -35,17 +36,22 @@ pub(crate) struct Binary {
 /// The Go toolchain and where finished binaries are kept.
 #[derive(Debug)]
 pub(crate) struct Go {
-    /// What `go env GOVERSION` says; another compiler makes other bytes.
+    /// Another compiler makes other bytes.
     version: String,
+    /// Where modules come from and where Go keeps things: the user's own settings.
+    settings: BTreeMap<String, String>,
     cache: PathBuf,
 }
 
 impl Go {
-    /// Asks the toolchain for its version; `cache` keeps finished binaries.
+    /// Asks the toolchain for its version and its user's settings; `cache` keeps finished binaries.
     pub(crate) fn find(cache: PathBuf) -> Result<Go> {
         let sh = Shell::new()?;
-        let version = exec::read(isolated(cmd!(sh, "go env GOVERSION")))?.trim().to_owned();
-        Ok(Go { version, cache })
+        let command = cmd!(sh, "go env -json GOVERSION").args(SETTINGS).env("GOTOOLCHAIN", "local");
+        let mut settings: BTreeMap<String, String> =
+            serde_json::from_str(&exec::read(command)?).context("reading what 'go env -json' says")?;
+        let version = settings.remove("GOVERSION").context("'go env' names no version")?;
+        Ok(Go { version, settings, cache })
     }
 
     /// Builds every app for every platform, as many at once as there are cores. An app whose
@@ -90,10 +96,10 @@ impl Go {
         // Without a version of its own, an app carries what its source is, which no commit
         // elsewhere changes.
         let version = app_version.map_or_else(|| format!("dev-{}", source.short()), str::to_owned);
-        let inputs = format!("{} {platform} {version} {FLAGS:?} {source}", self.version);
+        let go = &self.version;
+        let inputs = format!("{go} {:?} {:?} {source}", arguments(&version), environment(platform));
         let cached = Cached {
-            dir: &self.cache,
-            prefix: format!("{}-{}-", app.name, platform.arch.name()),
+            dir: self.cache.join(app.name.as_str()).join(platform.arch.name()),
             key: Digest::of(inputs.as_bytes()).short(),
         };
         let content = match cached.load()? {
@@ -114,79 +120,107 @@ impl Go {
         sh.change_dir(&app.dir);
         let out = tempfile::tempdir_in(&self.cache).context("making a folder for the binary")?;
         let binary = out.path().join(app.name.as_str());
-        let ldflags = format!("-buildid= -s -w -X main.version={version}");
-        let command =
-            cmd!(sh, "go build").args(FLAGS).arg("-ldflags").arg(ldflags).arg("-o").arg(&binary).arg(".");
-        exec::run(isolated(command).env("GOARCH", platform.arch.name()))
+        let command = cmd!(sh, "go build").args(arguments(version)).arg("-o").arg(&binary).arg(".");
+        // Interrupted at its start, Go leaves its files behind; this folder is removed all the same.
+        let command = command.envs(&self.settings).env("GOTMPDIR", out.path());
+        exec::run(command.envs(environment(platform)))
             .with_context(|| format!("building {} for {platform}", app.name))
             .hint(format!("run 'cd {} && go build .' to see it alone", app.dir.display()))?;
         fs::read(&binary).with_context(|| format!("reading {}", binary.display()))
     }
 }
 
-/// Flags of `go build` beside the linker's: no paths, no commit, and no module that go.mod does
-/// not name.
-const FLAGS: [&str; 3] = ["-trimpath", "-buildvcs=false", "-mod=readonly"];
-
-/// Everything in the environment that changes what Go writes, set; proxies and caches are the
-/// user's own.
-fn isolated(command: xshell::Cmd<'_>) -> xshell::Cmd<'_> {
-    command
-        .env("CGO_ENABLED", "0")
-        .env("GOOS", "linux")
-        .env("GOAMD64", "v1")
-        .env("GOARM64", "v8.0")
-        .env("GOPPC64", "power8")
-        .env("GOFLAGS", "")
-        .env("GOEXPERIMENT", "")
-        .env("GODEBUG", "")
-        .env("GOWORK", "off")
-        // The toolchain that is installed, never one that go.mod makes it download.
-        .env("GOTOOLCHAIN", "local")
+/// What `go build` is told: no paths, no commit, and no module that go.mod does not name.
+fn arguments(version: &str) -> [String; 4] {
+    let ldflags = format!("-ldflags=-buildid= -s -w -X main.version={version}");
+    ["-trimpath".to_owned(), "-buildvcs=false".to_owned(), "-mod=readonly".to_owned(), ldflags]
 }
 
-/// A finished binary under `PREFIX-KEY-DIGEST`: its inputs, and its own digest, so that a
-/// damaged one is built again.
-struct Cached<'a> {
-    dir: &'a Path,
-    prefix: String,
+/// Settings that say where things come from and go to, and leave no trace in what is built.
+const SETTINGS: [&str; 11] = [
+    "GOAUTH",
+    "GOCACHE",
+    "GOINSECURE",
+    "GOMODCACHE",
+    "GONOPROXY",
+    "GONOSUMDB",
+    "GOPATH",
+    "GOPRIVATE",
+    "GOPROXY",
+    "GOSUMDB",
+    "GOVCS",
+];
+
+/// Everything else that changes what Go writes, set for `platform`. What 'go env -w' has stored is
+/// not read, since an empty variable would not outdo it.
+fn environment(platform: Platform) -> [(&'static str, &'static str); 13] {
+    [
+        ("CGO_ENABLED", "0"),
+        ("GOOS", "linux"),
+        ("GOARCH", platform.arch.name()),
+        ("GOAMD64", "v1"),
+        ("GOARM64", "v8.0"),
+        ("GOPPC64", "power8"),
+        ("GOENV", "off"),
+        ("GOFLAGS", ""),
+        ("GOEXPERIMENT", ""),
+        ("GODEBUG", ""),
+        ("GOFIPS140", "off"),
+        ("GOWORK", "off"),
+        // The toolchain that is installed, never one that go.mod makes it download.
+        ("GOTOOLCHAIN", "local"),
+    ]
+}
+
+/// A finished binary under `KEY-DIGEST` in its app's and platform's folder: its inputs, and its own
+/// digest, so that a damaged one is built again.
+struct Cached {
+    dir: PathBuf,
     key: String,
 }
 
-impl Cached<'_> {
+impl Cached {
     fn load(&self) -> Result<Option<Vec<u8>>> {
-        let reading = || format!("reading {}", self.dir.display());
-        for entry in fs::read_dir(self.dir).with_context(reading)? {
-            let name = entry.with_context(reading)?.file_name().to_string_lossy().into_owned();
-            let digest = name.strip_prefix(&format!("{}{}-", self.prefix, self.key));
-            if let Some(digest) = digest {
-                let content = fs::read(self.dir.join(&name)).with_context(reading)?;
-                return Ok((Digest::of(&content).hex() == digest).then_some(content));
+        let load = || -> io::Result<Option<Vec<u8>>> {
+            for entry in fs::read_dir(&self.dir)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let digest = name.strip_prefix(&self.key).and_then(|rest| rest.strip_prefix('-'));
+                if let Some(digest) = digest {
+                    let content = fs::read(&path)?;
+                    return Ok((Digest::of(&content).hex() == digest).then_some(content));
+                }
             }
+            Ok(None)
+        };
+        match load() {
+            // Nothing was kept yet, or another run has just dropped it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            loaded => loaded.with_context(|| format!("reading {}", self.dir.display())),
         }
-        Ok(None)
     }
 
     /// Keeps `content`, and drops what the same app had before.
     fn save(&self, content: &[u8]) -> Result<()> {
-        let name = format!("{}{}-{}", self.prefix, self.key, Digest::of(content).hex());
+        let name = format!("{}-{}", self.key, Digest::of(content).hex());
         let write = || -> io::Result<()> {
-            for entry in fs::read_dir(self.dir)? {
-                let entry = entry?;
-                if !entry.file_name().to_string_lossy().starts_with(&self.prefix) {
-                    continue;
-                }
-                match fs::remove_file(entry.path()) {
+            fs::create_dir_all(&self.dir)?;
+            for entry in fs::read_dir(&self.dir)? {
+                match fs::remove_file(entry?.path()) {
                     Ok(()) => {}
                     // Another run was faster.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }
-            let mut file = tempfile::NamedTempFile::new_in(self.dir)?;
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
             file.write_all(content)?;
-            file.persist(self.dir.join(&name))?;
-            Ok(())
+            match file.persist(self.dir.join(&name)) {
+                Ok(_) => Ok(()),
+                // Another run took it for something old; its own binary is kept then.
+                Err(error) if error.error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error.error),
+            }
         };
         write().with_context(|| format!("keeping {name} in {}", self.dir.display()))
     }

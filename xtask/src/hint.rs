@@ -46,10 +46,30 @@ pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -
 /// The hints in an error's chain, outermost first, and what helps against a cause that any file can
 /// have.
 pub(crate) fn hints(error: &anyhow::Error) -> impl Iterator<Item = &str> {
-    error.chain().filter_map(|cause| match cause.downcast_ref::<Hinted>() {
+    causes(error.as_ref()).filter_map(|cause| match cause.downcast_ref::<Hinted>() {
         Some(hinted) => Some(hinted.hint.as_str()),
         None => cause.downcast_ref::<io::Error>().and_then(|error| of_file_system(error.kind())),
     })
+}
+
+/// An error and its causes. An I/O error passes over the error that it holds when it is asked for
+/// its source; here that one comes next.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    fn cause<'a>(error: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        let error = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        }
+    }
+    std::iter::successors(Some(error), cause)
+}
+
+/// `error` as an I/O error, for those that want one; its hints are found in there.
+pub(crate) fn into_io(error: anyhow::Error) -> io::Error {
+    io::Error::other(error.reallocate_into_boxed_dyn_error_without_backtrace())
 }
 
 fn of_file_system(kind: io::ErrorKind) -> Option<&'static str> {
@@ -89,5 +109,14 @@ mod tests {
         let error = error.unwrap_err();
         assert_eq!(format!("{error:#}"), "reading apps/x: no go.mod");
         assert_eq!(hints(&error).collect::<Vec<_>>(), ["run 'go mod init'"]);
+    }
+
+    #[test]
+    fn a_hint_is_found_in_an_io_error() {
+        let error = Err::<(), _>(anyhow!("no go.mod")).hint("run 'go mod init'").context("reading apps/x");
+        let error = anyhow::Error::from(into_io(error.unwrap_err())).context("writing");
+        assert_eq!(hints(&error).collect::<Vec<_>>(), ["run 'go mod init'"]);
+        let full = anyhow::Error::from(io::Error::from(io::ErrorKind::StorageFull)).context("writing");
+        assert_eq!(hints(&full).count(), 1);
     }
 }

@@ -28,10 +28,7 @@ fn main() -> ExitCode {
     let flags = flags::Flags::read();
     match exec::end_on_interrupt().and_then(|()| cmd::run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) if exec::interrupted() => {
-            eprintln!("interrupted");
-            ExitCode::from(130)
-        }
+        Err(_) if exec::interrupted() => exec::exit_interrupted(),
         Err(error) => {
             eprintln!("error: {error:#}");
             hint::hints(&error).for_each(|hint| eprintln!("hint: {hint}"));

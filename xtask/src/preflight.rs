@@ -119,14 +119,15 @@ pub(crate) fn install_hint(missing: &[Need]) -> String {
     if !packages.is_empty() {
         parts.push(format!("run 'sudo apt-get install {}'", packages.join(" ")));
     }
-    for need in missing {
-        if let Source::GoInstall(package) = need.from {
-            parts.push(format!("run 'go install {package}'"));
-        }
+    let is_ours = |need: &Need| matches!(need.from, Source::GoInstall(_));
+    if missing.iter().any(is_ours) {
+        let programs: Vec<&str> =
+            missing.iter().filter(|need| is_ours(need)).map(|need| need.program).collect();
+        parts.push(format!("run it again with '--yes', which installs {}", programs.join(", ")));
+    } else if missing.iter().all(|need| matches!(need.from, Source::Debian(_))) {
+        parts.push("as root, '--yes' does it".to_owned());
     }
-    let all_installable = missing.iter().all(|need| !matches!(need.from, Source::Toolchain { .. }));
-    let alternative = if all_installable { "; as root, '--yes' does all of it" } else { "" };
-    format!("{}{alternative}", parts.join("; "))
+    parts.join("; ")
 }
 
 fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
@@ -175,12 +176,12 @@ mod tests {
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
         no-such-c is missing: it is for this test
-        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package'; run 'go install example.com/b@v1'
+        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package'; run it again with '--yes', which installs no-such-b
         ");
         insta::assert_snapshot!(told(&needs[..3]), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
-        hint: run 'sudo apt-get install a-package'; run 'go install example.com/b@v1'; as root, '--yes' does all of it
+        hint: run 'sudo apt-get install a-package'; run it again with '--yes', which installs no-such-b
         ");
     }
 }

@@ -16,6 +16,7 @@ use ocidir::{BlobWriter, OciDir};
 use serde_json::{Map, Value, json};
 
 use crate::hint::{WithHint, hinted};
+use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
 use crate::oci::{Descriptor, Digest, Manifest, Verified};
 
@@ -158,19 +159,33 @@ impl Store {
         Ok(metadata.len() == descriptor.size)
     }
 
-    /// Writes a blob that is not there yet.
-    pub(crate) fn put(&self, descriptor: &Descriptor, blob: &Verified) -> Result<Change> {
-        self.put_with(descriptor, |out| out.write_all(blob.bytes()))
+    /// Whether the blob is there and undamaged: all of it is read.
+    pub(crate) fn holds(&self, descriptor: &Descriptor) -> Result<bool> {
+        if !self.has(descriptor)? {
+            return Ok(false);
+        }
+        let path = self.blob_path(descriptor.digest);
+        let hash = || -> io::Result<Digest> {
+            let mut hashed = DigestWriter::new(io::sink());
+            io::copy(&mut File::open(&path)?, &mut hashed)?;
+            Ok(hashed.finish().1)
+        };
+        Ok(hash().with_context(|| format!("reading {}", path.display()))? == descriptor.digest)
     }
 
-    /// Writes a blob that is not there yet from what `fill` writes; its digest and size must be
-    /// the descriptor's.
+    /// Writes a blob that is not there yet, or no longer as it was.
+    pub(crate) fn put(&self, descriptor: &Descriptor, blob: &Verified) -> Result<Change> {
+        self.put_with(descriptor, |out| Ok(out.write_all(blob.bytes())?))
+    }
+
+    /// Writes a blob that is not there yet, or no longer as it was, from what `fill` writes; its
+    /// digest and size must be the descriptor's.
     pub(crate) fn put_with(
         &self,
         descriptor: &Descriptor,
-        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<Change> {
-        if self.has(descriptor)? {
+        if self.holds(descriptor)? {
             return Ok(Change::Unchanged);
         }
         let writing = || format!("writing {} to {}", descriptor.digest, self.path.display());
@@ -203,19 +218,16 @@ impl Store {
     /// Takes a blob over from another layout, without a second copy where the file system can
     /// share it.
     pub(crate) fn adopt(&self, from: &Store, descriptor: &Descriptor) -> Result<Change> {
-        if self.has(descriptor)? {
+        if self.holds(descriptor)? {
             return Ok(Change::Unchanged);
         }
         let source = from.blob_path(descriptor.digest);
         let mut file = from.open_blob(descriptor)?;
-        let mut hashed = crate::oci::digest::DigestWriter::new(io::sink());
-        io::copy(&mut file, &mut hashed).with_context(|| format!("reading {}", source.display()))?;
-        let (_, found, _) = hashed.finish();
-        if found != descriptor.digest {
-            return Err(anyhow!("{} holds {found}: the file is damaged", source.display()))
+        if !from.holds(descriptor)? {
+            return Err(anyhow!("{} is damaged: it is not what its name says", source.display()))
                 .hint(format!("remove {} and make it again", from.path.display()));
         }
-        // A file of another size under this name is damage; the link takes its place.
+        // What is damaged makes room.
         let target = self.blob_path(descriptor.digest);
         if target.exists() {
             fs::remove_file(&target).with_context(|| format!("removing {}", target.display()))?;
@@ -223,10 +235,7 @@ impl Store {
         match fs::hard_link(&source, &target) {
             Ok(()) => Ok(Change::Written),
             // Another file system, or one without links.
-            Err(_) => {
-                let mut file = from.open_blob(descriptor)?;
-                self.put_with(descriptor, |out| io::copy(&mut file, out).map(drop))
-            }
+            Err(_) => self.put_with(descriptor, |out| Ok(io::copy(&mut file, out).map(drop)?)),
         }
     }
 
@@ -324,7 +333,7 @@ impl Store {
     }
 
     /// The registry that has what is not here, if an image says so.
-    fn layers_in(&self) -> Result<Option<String>> {
+    pub(crate) fn layers_in(&self) -> Result<Option<String>> {
         let index = self.index()?;
         let reference =
             entries(&index).into_iter().find_map(|entry| entry.get("annotations")?.get(LAYERS_IN)?.as_str());
@@ -459,7 +468,12 @@ mod tests {
         fs::write(&path, b"lAyer").unwrap();
         let error = format!("{:#}", store.read(&layer, 100).unwrap_err());
         assert!(error.contains("was promised, but what came is"), "{error}");
-        fs::write(&path, b"short").unwrap();
+        // It is put right by whoever has the bytes.
+        assert_eq!(store.put(&layer, &Verified::own(b"layer".to_vec())).unwrap(), Change::Written);
+        assert_eq!(fs::read(&path).unwrap(), b"layer");
+        fs::write(&path, b"cut").unwrap();
+        assert!(!store.has(&layer).unwrap());
+        assert_eq!(store.put(&layer, &Verified::own(b"layer".to_vec())).unwrap(), Change::Written);
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
         let error = store.has(&layer).unwrap_err().to_string();
@@ -471,9 +485,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path()).unwrap();
         let descriptor = Verified::own(b"good".to_vec()).descriptor(MediaType::ImageLayer);
-        store.put_with(&descriptor, |out| out.write_all(b"evil")).unwrap_err();
-        store.put_with(&descriptor, |out| out.write_all(b"too long")).unwrap_err();
-        store.put_with(&descriptor, |_| Err(io::Error::other("disk full"))).unwrap_err();
+        store.put_with(&descriptor, |out| Ok(out.write_all(b"evil")?)).unwrap_err();
+        store.put_with(&descriptor, |out| Ok(out.write_all(b"too long")?)).unwrap_err();
+        store.put_with(&descriptor, |_| bail!("disk full")).unwrap_err();
         assert!(!store.has(&descriptor).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 0);
     }

@@ -1,15 +1,17 @@
 //! `build`: the image alone, into a layout or a registry.
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::Session;
 use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
-use crate::deliver::{self, BaseLayers, Stored};
-use crate::flags::{Build, Compose};
+use crate::deliver::{BaseLayers, Delivery, Stored};
+use crate::flags::{Build, Compose, Deliver};
 use crate::git;
+use crate::hint::WithHint;
 use crate::oci::append::Provenance;
+use crate::oci::reference::is_tag;
 use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::registry::{Client, Pushed};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
@@ -20,7 +22,7 @@ const UNVERSIONED: &str = "dev";
 
 pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     let registry = session.registry()?;
-    let made = make(&flags.compose, session, &registry)?;
+    let made = make(&flags.compose, &flags.deliver, session, &registry)?;
     let base_layers = flags.deliver.base_layers();
     let default = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: None };
 
@@ -55,8 +57,12 @@ pub(crate) struct Made {
 }
 
 /// From folders to an image: discover, find the base, build, compose.
-pub(crate) fn make(flags: &Compose, session: &Session, registry: &Client) -> Result<Made> {
+pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, registry: &Client) -> Result<Made> {
     let workspace = session.workspace()?;
+    if let (Some(base), None, true) = (&flags.base, &flags.distro, deliver.push) {
+        return Err(anyhow!("{base} may be any distro's, and the tag that is pushed begins with its name"))
+            .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'");
+    }
     let distro = flags.distro.as_ref().unwrap_or(&workspace.settings.distro);
     let host = [Platform::host()];
     let platforms = if flags.platform.is_empty() { &host[..] } else { &flags.platform };
@@ -66,6 +72,16 @@ pub(crate) fn make(flags: &Compose, session: &Session, registry: &Client) -> Res
     } else {
         session.ensure(&[build::GO])?;
     }
+
+    let tag = format!("{distro}-{}", version.unwrap_or(UNVERSIONED));
+    if !is_tag(&tag) {
+        return Err(anyhow!("`{tag}` cannot be the tag of an image: at most 128 characters are allowed"))
+            .hint("choose a shorter '--app-version'");
+    }
+    let revision = git::revision(&session.root).unwrap_or_else(|error| {
+        session.progress.warn(format!("the image will not say which commit it is made from: {error:#}"));
+        None
+    });
 
     let base_name = match &flags.base {
         Some(name) => name.clone(),
@@ -82,13 +98,12 @@ pub(crate) fn make(flags: &Compose, session: &Session, registry: &Client) -> Res
         provenance: Provenance {
             base_name: base.reference.as_ref().map(Reference::to_string),
             version: flags.app_version.clone(),
-            revision: git::revision(&session.root)?,
-            source: git::source(&session.root)?,
+            revision,
+            source: workspace.settings.source.clone(),
         },
     };
     let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
 
-    let tag = format!("{distro}-{}", version.unwrap_or(UNVERSIONED));
     let target = flags.image.as_ref().unwrap_or(&workspace.settings.image).tagged(&tag);
     Ok(Made { composition, base, tag, target, version: flags.app_version.clone() })
 }
@@ -102,15 +117,7 @@ impl Made {
         session: &Session,
         registry: &Client,
     ) -> Result<Stored> {
-        let stored = deliver::to_layout(
-            store,
-            tag,
-            &self.composition,
-            &self.base,
-            base_layers,
-            registry,
-            &session.progress,
-        )?;
+        let stored = self.delivery(session, registry).to_layout(store, tag, base_layers)?;
         if let Completeness::LayersIn(place) = &stored.completeness {
             session.progress.line(format!("the base's layers stay in {place}; '--full' fetches them"));
         }
@@ -118,7 +125,7 @@ impl Made {
     }
 
     pub(crate) fn push(&self, target: &Reference, registry: &Client, session: &Session) -> Result<Pushed> {
-        let pushed = deliver::to_registry(registry, target, &self.composition, &self.base)?;
+        let pushed = self.delivery(session, registry).to_registry(target)?;
         session.progress.line(match pushed.unchanged {
             true => format!("{target} is already {}", pushed.digest),
             false => format!(
@@ -130,6 +137,10 @@ impl Made {
             ),
         });
         Ok(pushed)
+    }
+
+    fn delivery<'a>(&'a self, session: &'a Session, registry: &'a Client) -> Delivery<'a> {
+        Delivery { composition: &self.composition, base: &self.base, registry, progress: &session.progress }
     }
 
     /// What was made, under the name `reference`. Layers are reused unless they had to be written

@@ -18,7 +18,7 @@ use crate::store::{self, Store};
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let registry = session.registry()?;
-    let made = make(&flags.compose, session, &registry)?;
+    let made = make(&flags.compose, &flags.deliver, session, &registry)?;
     let layout = session.dist_dir().join("oci");
     if flags.dry_run {
         let previous = if flags.deliver.push {

@@ -1,5 +1,7 @@
 //! `doctor`: what works on this machine, and how to mend the rest.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use serde_json::json;
 
@@ -12,7 +14,8 @@ pub(crate) fn run(session: &Session) -> Result<()> {
     let mut needs: Vec<(&str, Need)> = vec![("dist", build::GO)];
     needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
     needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
-    needs.dedup_by_key(|(_, need)| need.program);
+    let mut seen = HashSet::new();
+    needs.retain(|(_, need)| seen.insert(need.program));
     let found: Vec<_> =
         needs.iter().map(|(command, need)| (*command, *need, preflight::find(need, &session.root))).collect();
     let workspace = session.workspace();

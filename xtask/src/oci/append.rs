@@ -206,8 +206,10 @@ fn manifest(
 fn annotate(annotations: &mut Map<String, Value>, base_digest: Digest, provenance: &Provenance) {
     let Provenance { base_name, version, revision, source } = provenance;
     annotations.insert(BASE_DIGEST.to_owned(), json!(base_digest));
-    // The base may be built on another base, which is not ours.
-    annotations.shift_remove(BASE_NAME);
+    // The base may be built on another base, and its commit is not ours.
+    for key in [BASE_NAME, REVISION, SOURCE] {
+        annotations.shift_remove(key);
+    }
     for (key, value) in [(BASE_NAME, base_name), (VERSION, version), (REVISION, revision), (SOURCE, source)] {
         if let Some(value) = value {
             annotations.insert(key.to_owned(), json!(value));

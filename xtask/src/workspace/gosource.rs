@@ -9,8 +9,10 @@ use super::files::is_leftover;
 use crate::oci::Digest;
 
 const GO_MOD: &str = "go.mod";
-/// Folders of version control and editors.
+/// Folders of version control, which Go does not embed either, and of editors.
 const NOT_SOURCES: [&str; 7] = [".git", ".hg", ".svn", ".jj", ".bzr", ".idea", ".vscode"];
+/// Source: Go's package embed, "Directives".
+const EMBED: &str = "//go:embed";
 /// Marks a folder of build results, such as cargo's `target`.
 /// Source: Cache Directory Tagging Specification, <https://bford.info/cachedir/>.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
@@ -46,50 +48,78 @@ impl App {
     /// The form is that of Go's own module digests: the SHA-256 of one line `<hex>  <name>` a
     /// file, sorted by name. Source: golang.org/x/mod/sumdb/dirhash, Hash1.
     pub(crate) fn source_digest(&self) -> Result<Digest, GoSourceError> {
-        let mut lines = Vec::new();
-        list(&self.dir, "", &mut lines)?;
+        // `//go:embed` may take in any file, so that nothing can be left out then.
+        let sources = self.sources(Leftovers::Skipped)?;
+        let lines = if sources.embeds { self.sources(Leftovers::Counted)?.lines } else { sources.lines };
+        let text: String = lines.iter().map(|(name, digest)| format!("{}  {name}\n", digest.hex())).collect();
+        Ok(Digest::of(text.as_bytes()))
+    }
+
+    fn sources(&self, leftovers: Leftovers) -> Result<Sources, GoSourceError> {
+        let mut sources = Sources { leftovers, lines: Vec::new(), embeds: false };
+        sources.list(&self.dir, "")?;
         let go_mod = self.dir.join(GO_MOD);
         for target in local_replacements(&read_text(&go_mod)?) {
             let folder = self.dir.join(&target);
             if !fs::symlink_metadata(&folder).is_ok_and(|found| found.is_dir()) {
                 return Err(GoSourceError::Replace { go_mod, target });
             }
-            list(&folder, &target, &mut lines)?;
+            sources.list(&folder, &target)?;
         }
-        lines.sort();
-        lines.dedup();
-        let text: String = lines.iter().map(|(name, digest)| format!("{}  {name}\n", digest.hex())).collect();
-        Ok(Digest::of(text.as_bytes()))
+        sources.lines.sort();
+        sources.lines.dedup();
+        Ok(sources)
     }
 }
 
-/// Adds the files below `folder`, under names that start with `prefix`.
-fn list(folder: &Path, prefix: &str, lines: &mut Vec<(String, Digest)>) -> Result<(), GoSourceError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| GoSourceError::Io { path, source }
-    };
-    for entry in fs::read_dir(folder).map_err(failed(folder))? {
-        let entry = entry.map_err(failed(folder))?;
-        let path = entry.path();
-        let name = entry.file_name().into_string().ok().filter(|name| !name.contains('\n'));
-        let name = name.ok_or_else(|| GoSourceError::Name(path.clone()))?;
-        if NOT_SOURCES.contains(&name.as_str()) || is_leftover(&name) {
-            continue;
-        }
-        let file_type = entry.file_type().map_err(failed(&path))?;
-        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        if file_type.is_dir() {
-            if !path.join(CACHE_TAG).exists() {
-                list(&path, &name, lines)?;
+/// Whether what editors and build tools leave behind is listed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    Skipped,
+    Counted,
+}
+
+struct Sources {
+    leftovers: Leftovers,
+    lines: Vec<(String, Digest)>,
+    /// Whether a source has the directive that puts files into the program.
+    embeds: bool,
+}
+
+impl Sources {
+    /// Adds the files below `folder`, under names that start with `prefix`.
+    fn list(&mut self, folder: &Path, prefix: &str) -> Result<(), GoSourceError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| GoSourceError::Io { path, source }
+        };
+        for entry in fs::read_dir(folder).map_err(failed(folder))? {
+            let entry = entry.map_err(failed(folder))?;
+            let path = entry.path();
+            let name = entry.file_name().into_string().ok().filter(|name| !name.contains('\n'));
+            let name = name.ok_or_else(|| GoSourceError::Name(path.clone()))?;
+            let file_type = entry.file_type().map_err(failed(&path))?;
+            let is_left_over = is_leftover(&name) || file_type.is_dir() && path.join(CACHE_TAG).exists();
+            if NOT_SOURCES.contains(&name.as_str()) || is_left_over && self.leftovers == Leftovers::Skipped {
+                continue;
             }
-        } else if file_type.is_file() {
-            lines.push((name, Digest::of(&fs::read(&path).map_err(failed(&path))?)));
-        } else {
-            return Err(GoSourceError::Special(path));
+            let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            if file_type.is_dir() {
+                self.list(&path, &name)?;
+            } else if file_type.is_file() {
+                let content = fs::read(&path).map_err(failed(&path))?;
+                self.embeds |= name.ends_with(".go") && has(&content, EMBED);
+                self.lines.push((name, Digest::of(&content)));
+            } else {
+                return Err(GoSourceError::Special(path));
+            }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+fn has(content: &[u8], text: &str) -> bool {
+    content.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 fn read_text(path: &Path) -> Result<String, GoSourceError> {
@@ -191,6 +221,17 @@ mod tests {
         check("apps/a/target/new.go", true);
         write(two.path(), &[("apps/a/target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55")]);
         check("apps/a/target/new.go", false);
+        fs::remove_dir_all(two.path().join("apps/a/target")).unwrap();
+
+        // Where files are embedded, any of them may be.
+        for root in [&one, &two] {
+            write(root.path(), &[("apps/shared/s.go", "package s\n//go:embed pages\nvar pages embed.FS\n")]);
+        }
+        let before = app(one.path()).source_digest().unwrap();
+        assert_eq!(app(two.path()).source_digest().unwrap(), before);
+        write(two.path(), &[("apps/shared/pages/old.html~", "<p>")]);
+        assert_ne!(app(two.path()).source_digest().unwrap(), before);
+        fs::remove_dir_all(two.path().join("apps/shared/pages")).unwrap();
 
         fs::rename(two.path().join("apps/a/main.go"), two.path().join("apps/a/other.go")).unwrap();
         assert_ne!(app(two.path()).source_digest().unwrap(), before);

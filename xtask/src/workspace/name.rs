@@ -8,8 +8,11 @@ use super::unit::UnitName;
 /// The longest name: with what is put around it, it still fits into a unit's or a file's name.
 const NAME_MAX: usize = 64;
 /// Names that mean something else already.
-const RESERVED: [(&str, &str); 2] =
-    [("os", "the layer of what belongs to no app"), ("nginx", "the web server")];
+const RESERVED: [(&str, &str); 3] = [
+    ("base", "what the layers of the base are called"),
+    ("os", "the layer of what belongs to no app"),
+    ("nginx", "the web server"),
+];
 
 /// An app's name: of its folder, program, unit, layer and upstream.
 ///

@@ -16,6 +16,9 @@ use crate::oci::Reference;
 pub(crate) struct Settings {
     pub(crate) image: Repository,
     pub(crate) distro: DistroName,
+    /// Where the source is published: cargo's own `repository`, the same for every clone.
+    #[serde(skip)]
+    pub(crate) source: Option<String>,
 }
 
 /// A registry and a repository in it, without a tag: `ghcr.io/owner/name`.
@@ -85,6 +88,12 @@ struct CargoToml {
 #[derive(Deserialize)]
 struct CargoWorkspace {
     metadata: Option<Metadata>,
+    package: Option<CargoPackage>,
+}
+
+#[derive(Deserialize)]
+struct CargoPackage {
+    repository: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,8 +106,8 @@ pub(super) const CARGO_TOML: &str = "Cargo.toml";
 pub(super) fn read(tree: &Tree, problems: &mut Problems) -> Option<Settings> {
     let before = problems.0.len();
     let settings = tree.read(CARGO_TOML, problems).and_then(|file| {
-        let cargo_toml: CargoToml = file.toml(problems)?;
-        cargo_toml.workspace?.metadata?.testboot
+        let CargoWorkspace { metadata, package } = file.toml::<CargoToml>(problems)?.workspace?;
+        Some(Settings { source: package.and_then(|package| package.repository), ..metadata?.testboot? })
     });
     if settings.is_none() && problems.0.len() == before {
         let hint = "add the table, with image = \"ghcr.io/OWNER/NAME\" and distro = \"debian-13\"";

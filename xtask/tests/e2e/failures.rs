@@ -128,7 +128,7 @@ fn a_flipped_bit_is_seen() {
     flip(&manifest["layers"][0]["digest"]);
     let other = workspace.failure("build --base oci:../standin:t --to oci:../other:t");
     assert_snapshot!(other, @"
-    error: ../standin/blobs/sha256/HEX holds sha256:HEX: the file is damaged
+    error: ../standin/blobs/sha256/HEX is damaged: it is not what its name says
     hint: remove ../standin and make it again
     ");
     assert_eq!(workspace.layout("../other").tags(), [""; 0]);

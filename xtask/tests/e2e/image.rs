@@ -208,7 +208,8 @@ fn dist_reports_what_it_made_and_writes_once() {
     assert!(!dist.exists(), "a dry run writes nothing");
 
     let registry = Registry::docker();
-    let push = format!("dist --base oci:../standin:t --push --image {}/os", registry.address());
+    let push =
+        format!("dist --distro debian-13 --base oci:../standin:t --push --image {}/os", registry.address());
     let mut report = workspace.json(&push);
     let file: Value = serde_json::from_slice(&fs::read(dist.join("dist.json")).unwrap()).unwrap();
     assert_eq!(report["digest"], plan["digest"]);
