@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::builder::Resettable;
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::{PossibleValue, Resettable};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::deliver::BaseLayers;
 use crate::oci::{Compression, ImageName, Platform, Timestamp};
@@ -39,6 +39,19 @@ fn command() -> clap::Command {
     };
     let without_empty = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
     Flags::command().mut_subcommands(|command| command.mut_args(without_empty))
+}
+
+impl ValueEnum for Compression {
+    fn value_variants<'a>() -> &'a [Compression] {
+        &[Compression::Gzip, Compression::Zstd]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        }))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +155,8 @@ pub(crate) struct Dist {
     pub(crate) compose: Compose,
     #[command(flatten)]
     pub(crate) deliver: Deliver,
-    /// Show what would be written and sent, and what a host would download
+    /// Show what would be stored and sent, and what a host would download. The base is made and the
+    /// apps are built for it, since their bytes decide; target/dist and the registry stay as they are
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -242,8 +256,8 @@ mod tests {
               --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
               --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
-              --dry-run                    Show what would be written and sent, and what a host would download
-          -h, --help                       Print help (see more with '--help')
+              --dry-run                    Show what would be stored and sent, and what a host would download. The base is made and the apps are built for it, since their bytes decide; target/dist and the registry stay as they are
+          -h, --help                       Print help
 
         Examples:
           cargo xtask dist

@@ -65,9 +65,8 @@ impl Progress {
         style: Result<ProgressStyle, indicatif::style::TemplateError>,
         text: String,
     ) -> Step {
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
+        // A template that cannot be read is left out, which costs a bar its looks.
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         // Without a terminal there is no bar: the line says that it began.
         if self.bars.is_hidden() {
             self.line(format!("{text} ..."));

@@ -89,10 +89,9 @@ pub(crate) fn ensure(
     preflight: impl FnOnce(&[Need]) -> Result<()>,
 ) -> Result<ImageName> {
     let recipe = Recipe::read(distro, root)?;
-    let tag = format!("inputs-{}", recipe.digest()?.short());
+    let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
     let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    let is_there = || Store::open(dir).and_then(|store| store.document(Some(&tag))).is_ok();
-    if freshness == Freshness::IfUnchanged && dir.exists() && is_there() {
+    if freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
         return Ok(name);
     }
     preflight(&needs())?;
@@ -108,6 +107,24 @@ pub(crate) fn ensure(
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
     Ok(name)
+}
+
+/// Whether the layout has the image, with its layer.
+fn is_there(dir: &Path, tag: &str) -> Result<bool> {
+    if !dir.join("index.json").exists() {
+        return Ok(false);
+    }
+    let store = Store::open(dir)?;
+    if !store.tags()?.iter().any(|there| there == tag) {
+        return Ok(false);
+    }
+    match store.document(Some(tag))? {
+        Document::Manifest(manifest) => {
+            let mut blobs = manifest.layers.iter().chain([&manifest.config]);
+            blobs.try_fold(true, |all, blob| Ok(all && store.has(blob)?))
+        }
+        Document::Index(_) => Ok(false),
+    }
 }
 
 /// Runs mmdebstrap and writes the image; gives the layer's size.
@@ -127,7 +144,7 @@ fn make(
     let (layer, kernel) = store.put_new(|out| {
         let mut writer = LayerWriter::new(Compression::Gzip, out)?;
         let kernel = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
-            .hint("read the lines above that start with 'E:'; the package mirror has to be reachable")?;
+            .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
         let (layer, _) = writer.finish(&distro.name.to_string())?;
         Ok((layer.descriptor().clone(), (layer, kernel)))
     })?;
@@ -202,10 +219,11 @@ impl Recipe {
     }
 
     /// What mmdebstrap is called with, its files included.
-    fn digest(&self) -> Result<Digest> {
+    fn digest(&self, title: &str) -> Result<Digest> {
         let sh = Shell::new()?;
         let command = self.mmdebstrap(&sh, "MODE").to_string();
-        Ok(Digest::of(&[PROCESS.as_bytes(), command.as_bytes(), &self.overlay].concat()))
+        let inputs = [PROCESS.as_bytes(), title.as_bytes(), command.as_bytes(), &self.overlay];
+        Ok(Digest::of(&inputs.map(|input| Digest::of(input).hex()).concat().into_bytes()))
     }
 
     /// The tar of the finished root goes to standard output. The hooks, the clean environment

@@ -21,7 +21,9 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
     let name = make(distro, freshness, session)?;
     let registry = session.registry()?;
     let digest = crate::source::Source::open(&name, &registry)?.document.blob().digest();
-    session.print(&json!({"reference": name.to_string(), "digest": digest}), || digest.to_string())
+    session.print(&json!({"reference": session.shown_name(&name).to_string(), "digest": digest}), || {
+        digest.to_string()
+    })
 }
 
 /// The image to build on for `distro`: made on the spot where that is how it is made, and

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::flags::{Command, Common, Flags};
+use crate::oci::ImageName;
 use crate::preflight::{self, Consent, Need};
 use crate::progress::{Progress, Verbosity};
 use crate::registry::{Client, PlainHttp};
@@ -91,6 +92,14 @@ impl Session {
     /// `path` as the user sees it from the workspace's root.
     pub(crate) fn shown(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.root).unwrap_or(path).to_owned()
+    }
+
+    /// `name` with its folder as the user sees it.
+    pub(crate) fn shown_name(&self, name: &ImageName) -> ImageName {
+        match name {
+            ImageName::Layout { dir, tag } => ImageName::Layout { dir: self.shown(dir), tag: tag.clone() },
+            ImageName::Registry(reference) => ImageName::Registry(reference.clone()),
+        }
     }
 
     /// The result on standard output: `value` as JSON, or `text`.

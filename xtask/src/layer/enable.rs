@@ -166,7 +166,7 @@ mod tests {
         for (name, install) in files {
             fs::write(folder.join(name), unit_text(install)).unwrap();
         }
-        let mut command = oracle::program("systemctl", "systemd");
+        let mut command = oracle::program("systemctl");
         command.arg("--root").arg(root.path()).arg("--quiet").arg(verb);
         oracle::succeed(command.args(files.iter().map(|(name, _)| name)));
         let mut links = Vec::new();

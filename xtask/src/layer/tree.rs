@@ -9,7 +9,8 @@ use super::path::{LayerPath, LayerPathError};
 ///
 /// Everything in it belongs to root, and has no time; every directory that something is in has
 /// an entry of its own (ostree gives a missing parent the child's owner, and composefs refuses
-/// the layer). Devices, sockets and hard links, which an import refuses, cannot be put in.
+/// the layer). Devices and sockets, which an import refuses, cannot be put in, nor can hard links,
+/// which it refuses where they lead into another layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tree {
     nodes: BTreeMap<LayerPath, Node>,

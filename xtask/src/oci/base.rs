@@ -24,8 +24,6 @@ pub(crate) struct Base {
     pub(crate) platform: Platform,
     /// The config as it came, key order and unknown keys included.
     pub(crate) config: Map<String, Value>,
-    /// The config's own bytes.
-    pub(crate) config_blob: Verified,
     /// One for each layer of the manifest.
     pub(crate) diff_ids: Vec<DiffId>,
     /// Where the base's own ostree layers end, on bases that are made of them.
@@ -50,16 +48,12 @@ pub(crate) enum BaseError {
 
 impl Base {
     /// Ties a manifest and its config together; the image must be for `wanted`.
-    pub(crate) fn new(
-        manifest: Manifest,
-        config_blob: Verified,
-        wanted: Platform,
-    ) -> Result<Base, BaseError> {
+    pub(crate) fn new(manifest: Manifest, config: Verified, wanted: Platform) -> Result<Base, BaseError> {
         let invalid = |message: String| BaseError::Config { digest: manifest.config.digest, message };
-        let config: Map<String, Value> =
-            serde_json::from_slice(config_blob.bytes()).map_err(|error| invalid(error.to_string()))?;
         let typed: oci_spec::image::ImageConfiguration =
-            serde_json::from_slice(config_blob.bytes()).map_err(|error| invalid(error.to_string()))?;
+            serde_json::from_slice(config.bytes()).map_err(|error| invalid(error.to_string()))?;
+        let config: Map<String, Value> =
+            serde_json::from_slice(config.bytes()).map_err(|error| invalid(error.to_string()))?;
 
         let (os, arch) = (typed.os().to_string(), typed.architecture().to_string());
         if Platform::from_oci(&os, &arch) != Some(wanted) {
@@ -96,7 +90,7 @@ impl Base {
                 Some(diff_ids.contains(&diff_id).then_some(diff_id).ok_or_else(unknown)?)
             }
         };
-        Ok(Base { platform: wanted, config, config_blob, diff_ids, final_diff_id, manifest })
+        Ok(Base { platform: wanted, config, diff_ids, final_diff_id, manifest })
     }
 
     pub(crate) fn digest(&self) -> Digest {

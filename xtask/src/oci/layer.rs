@@ -11,7 +11,7 @@ use super::verified::Descriptor;
 /// A bootc host reads one gzip member, or one zstd frame, and silently drops what follows, so
 /// neither is ever written in parts. Recompressing the same tar differently would be a new
 /// digest and a new download for every host: compressor, version and level are frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     /// Read by every host; the default.
     Gzip,

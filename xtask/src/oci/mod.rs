@@ -1,4 +1,4 @@
-//! The OCI image model: bytes in, bytes out. Nothing here knows a path, a clock, the
+//! The OCI image model: bytes in, bytes out. Nothing here opens a file, or asks a clock, the
 //! environment or the network.
 
 pub(crate) mod append;

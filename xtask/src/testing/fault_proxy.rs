@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use super::Registry;
 
@@ -34,9 +33,6 @@ pub(crate) struct Seen {
 pub(crate) enum Fault {
     /// It passes unharmed.
     Pass,
-    /// It passes after a while.
-    #[cfg_attr(test, allow(dead_code, reason = "the end-to-end tests use it"))]
-    Delay(Duration),
     /// Its body stops after so many bytes, and the connection breaks on both sides.
     CutRequest(usize),
     /// It passes, and the answer's bytes (head and body) are changed.
@@ -188,10 +184,6 @@ fn serve(
             io::copy(&mut reader.take(count as u64), &mut server)?;
             server.shutdown(Shutdown::Both)?;
             return client.shutdown(Shutdown::Both);
-        }
-        Fault::Delay(time) => {
-            thread::sleep(time);
-            None
         }
         Fault::Change(change) => Some(change),
         Fault::Pass => None,

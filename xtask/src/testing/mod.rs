@@ -19,20 +19,14 @@ const STARTUP: Duration = Duration::from_secs(30);
 
 /// The path of a program that a test needs. A test that lacks it fails, and says how to get it.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let install = match name {
-        "docker-registry" | "htpasswd" => "apt-get install docker-registry apache2-utils".to_owned(),
-        "registry" | "crane" => {
-            let module = "github.com/google/go-containerregistry/cmd";
-            format!("GOBIN={} go install {module}/{name}@latest", tools().display())
-        }
-        _ => format!("apt-get install {name}"),
-    };
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(tools())
         .chain(std::env::split_paths(&path))
+        // Administrators' programs, which a user's PATH lacks.
+        .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("this test needs `{name}`: run '{install}'"))
+        .unwrap_or_else(|| panic!("`{name}` is missing: 'cargo xtask test --yes' installs it"))
 }
 
 /// Where tools that no distribution packages are installed.

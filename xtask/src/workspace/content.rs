@@ -48,7 +48,7 @@ fn units_are_valid_and_hardened() {
         fs::write(units.join(unit.name.as_str()), &unit.source.bytes).unwrap();
     }
     let analyze = |arguments: &[&str], unit: &Unit| {
-        let mut command = program("systemd-analyze", "systemd");
+        let mut command = program("systemd-analyze");
         command.args(arguments).arg("--root").arg(root.path()).arg(unit.name.as_str());
         succeed(&mut command)
     };
@@ -85,12 +85,12 @@ fn tmpfiles_and_sysusers_are_valid() {
     let (apps, os) = (&workspace.apps, &workspace.os);
     let users = apps.iter().filter_map(|app| app.sysusers.as_ref()).chain(&os.sysusers).collect();
     if install("sysusers.d", users) > 0 {
-        succeed(as_root("systemd-sysusers", "systemd").arg("--root").arg(root.path()));
+        succeed(as_root("systemd-sysusers").arg("--root").arg(root.path()));
         own_everything(&etc);
     }
     let tmpfiles = apps.iter().filter_map(|app| app.tmpfiles.as_ref()).chain(&os.tmpfiles).collect();
     install("tmpfiles.d", tmpfiles);
-    let mut command = as_root("systemd-tmpfiles", "systemd");
+    let mut command = as_root("systemd-tmpfiles");
     let output = succeed(command.arg("--create").arg("--root").arg(root.path()));
     assert_eq!(output, "");
 
@@ -103,12 +103,12 @@ fn tmpfiles_and_sysusers_are_valid() {
 
 /// A program that gives files to other users: as root, or as the root of a namespace that has no
 /// other user.
-fn as_root(name: &str, package: &str) -> Command {
-    let command = program(name, package);
+fn as_root(name: &str) -> Command {
+    let command = program(name);
     if rustix::process::geteuid().is_root() {
         return command;
     }
-    let mut unshare = program("unshare", "util-linux");
+    let mut unshare = program("unshare");
     unshare.arg("--map-root-user").arg(name);
     unshare
 }
@@ -242,7 +242,7 @@ impl NginxFiles {
         // Debian keeps it in /usr/sbin, which is not in every user's PATH.
         let sbin = Path::new("/usr/sbin/nginx");
         let name = if sbin.exists() { "/usr/sbin/nginx" } else { "nginx" };
-        let mut command = program(name, "nginx-light");
+        let mut command = program(name);
         command.arg("-e").arg(self.path("error.log")).arg("-c").arg(self.path("nginx.conf"));
         command
     }

@@ -1,16 +1,10 @@
-//! Real programs that tests compare with. A test fails where its program is missing: a check that
-//! is skipped is soon one that nobody has.
+//! Real programs that tests compare with.
 
-use std::io;
 use std::process::{Command, Output, Stdio};
 
-/// A program, and the Debian package that has it.
-pub(crate) fn program(name: &str, package: &str) -> Command {
-    let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        panic!("{name} is missing: run 'apt-get install {package}'");
-    }
-    let mut command = Command::new(name);
+/// A program that judges.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(crate::testing::program(name));
     command.stdin(Stdio::null());
     command
 }

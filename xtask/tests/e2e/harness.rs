@@ -92,8 +92,15 @@ impl Workspace {
     /// Where a command runs, and what it must not see of the user's environment.
     pub(crate) fn prepare(&self, command: &mut Command) {
         command.current_dir(self.path(""));
-        for name in ["BASE_DISTRO", "IMAGE", "VERSION", "SOURCE_DATE_EPOCH", "DOCKER_CONFIG"] {
+        for name in ["BASE_DISTRO", "IMAGE", "VERSION", "SOURCE_DATE_EPOCH"] {
             command.env_remove(name);
+        }
+        // No login of the user's own is used.
+        for name in ["REGISTRY_AUTH_FILE", "GITHUB_TOKEN", "GITHUB_ACTOR"] {
+            command.env_remove(name);
+        }
+        for name in ["DOCKER_CONFIG", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
+            command.env(name, self.path("../no-logins"));
         }
     }
 
@@ -161,7 +168,7 @@ pub(crate) fn normal(text: &str) -> String {
     normal
 }
 
-/// Copies a folder; every file gets the mode that a checkout gives it.
+/// Copies a folder, with the modes that its files have.
 pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -282,7 +289,10 @@ impl Layout {
         let mut packed = &bytes[..];
         let mut tar = Vec::new();
         if descriptor["mediaType"].as_str().unwrap().ends_with("zstd") {
-            tar = zstd::decode_all(packed).unwrap();
+            let mut frame = zstd::Decoder::with_buffer(&mut packed).unwrap().single_frame();
+            frame.read_to_end(&mut tar).unwrap();
+            drop(frame);
+            assert!(packed.is_empty(), "{} bytes follow the first zstd frame", packed.len());
         } else {
             flate2::bufread::GzDecoder::new(&mut packed).read_to_end(&mut tar).unwrap();
             assert!(packed.is_empty(), "{} bytes follow the first gzip member", packed.len());

@@ -124,6 +124,20 @@ fn a_change_of_one_app_is_a_change_of_its_layer_only() {
 }
 
 #[test]
+fn zstd_layers_are_one_frame() {
+    let workspace = Workspace::with_standin();
+    workspace.ok("build --base oci:../standin:t --to oci:../out:t --compression zstd");
+    let out = workspace.layout("../out");
+    let manifest = out.manifest("t");
+    let config = out.json(&manifest["config"]["digest"]);
+    for position in [3, 4] {
+        let layer = &manifest["layers"][position];
+        assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+        check_entries(&out.entries(layer, &config["rootfs"]["diff_ids"][position]));
+    }
+}
+
+#[test]
 fn folder_umask_time_zone_and_language_leave_no_trace() {
     let (one, other) = (Workspace::with_standin(), Workspace::with_standin());
     make_private(&other.path(""));

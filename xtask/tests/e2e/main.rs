@@ -1,5 +1,7 @@
 //! The real binary in temporary workspaces, with real programs as judges of what it makes.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 mod base;
 mod failures;
 mod harness;

@@ -22,15 +22,12 @@ pub(super) struct Traffic {
     pub(super) requests: u64,
     /// Bytes of the requests' bodies.
     pub(super) sent: u64,
-    /// Bytes of the answers' bodies.
-    pub(super) received: u64,
 }
 
 #[derive(Default)]
 struct Counters {
     requests: AtomicU64,
     sent: AtomicU64,
-    received: AtomicU64,
     delay_ms: AtomicU64,
     ended: AtomicBool,
 }
@@ -71,7 +68,6 @@ impl Proxy {
         Traffic {
             requests: self.counters.requests.swap(0, Ordering::SeqCst),
             sent: self.counters.sent.swap(0, Ordering::SeqCst),
-            received: self.counters.received.swap(0, Ordering::SeqCst),
         }
     }
 }
@@ -106,8 +102,7 @@ fn serve(client: TcpStream, upstream: SocketAddr, counters: &Counters) -> io::Re
                 break answer;
             }
         };
-        let received = copy_body(answer.answer_body(request.method()), &mut from_server, &mut to_client)?;
-        counters.received.fetch_add(received, Ordering::SeqCst);
+        copy_body(answer.answer_body(request.method()), &mut from_server, &mut to_client)?;
         if answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             break;
         }

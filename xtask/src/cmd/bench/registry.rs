@@ -92,7 +92,7 @@ pub(super) fn push_base(shape: Shape, target: &Reference, session: &Session) -> 
         "config": { "Labels": { "containers.bootc": "1" } },
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     }))?);
-    let config_descriptor = descriptor(MediaType::ImageConfig, &config);
+    let config_descriptor = config.descriptor(MediaType::ImageConfig);
     let manifest = Verified::own(serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MediaType::ImageManifest,
@@ -110,15 +110,11 @@ pub(super) fn push_base(shape: Shape, target: &Reference, session: &Session) -> 
     blobs.push(PushBlob { descriptor: config_descriptor, source: BlobSource::Bytes(&config) });
     let push = Push {
         target: target.clone(),
-        manifests: vec![(descriptor(MediaType::ImageManifest, &manifest), manifest)],
+        manifests: vec![(manifest.descriptor(MediaType::ImageManifest), manifest)],
         blobs,
     };
     session.registry()?.push(&push).with_context(|| format!("pushing the base {target}"))?;
     Ok(())
-}
-
-fn descriptor(media_type: MediaType, blob: &Verified) -> Descriptor {
-    Descriptor { media_type, digest: blob.digest(), size: blob.bytes().len() as u64 }
 }
 
 /// A tar with one file of `size` bytes that look random.
