@@ -155,8 +155,10 @@ pub(crate) struct Dist {
     pub(crate) compose: Compose,
     #[command(flatten)]
     pub(crate) deliver: Deliver,
-    /// Show what would be stored and sent, and what a host would download. The base is made and the
-    /// apps are built for it, since their bytes decide; target/dist and the registry stay as they are
+    /// Show what would be stored and sent, and what a host would download
+    ///
+    /// The base is made and the apps are built for it, since their bytes decide. target/dist and
+    /// the registry stay as they are.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -256,8 +258,8 @@ mod tests {
               --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
               --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
-              --dry-run                    Show what would be stored and sent, and what a host would download. The base is made and the apps are built for it, since their bytes decide; target/dist and the registry stay as they are
-          -h, --help                       Print help
+              --dry-run                    Show what would be stored and sent, and what a host would download
+          -h, --help                       Print help (see more with '--help')
 
         Examples:
           cargo xtask dist
