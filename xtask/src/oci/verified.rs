@@ -1,6 +1,8 @@
 //! Bytes whose digest is known to be right. The parts of the model that read documents take
 //! nothing else.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::MediaType;
@@ -16,10 +18,11 @@ pub(crate) struct Descriptor {
     pub(crate) size: u64,
 }
 
-/// Bytes that hash to their digest. There is no way to make one without hashing.
+/// Bytes that hash to their digest. There is no way to make one without hashing; clones share the
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verified {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     digest: Digest,
 }
 
@@ -35,7 +38,7 @@ impl Verified {
     /// Bytes of our own making.
     pub(crate) fn own(bytes: Vec<u8>) -> Verified {
         let digest = Digest::of(&bytes);
-        Verified { bytes, digest }
+        Verified { bytes: Arc::new(bytes), digest }
     }
 
     /// Bytes that came from elsewhere and must be what `descriptor` promises.

@@ -26,7 +26,7 @@ use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Verified};
 use crate::progress::{Progress, Step};
 
-/// What a file is read in.
+/// What a blob is read in: small enough that a body on a slow line is seen to move.
 const READ_SIZE: usize = 256 * 1024;
 /// The largest part after a break. GHCR answers 416 to larger ones.
 const PART_SIZE: usize = 4 * 1024 * 1024;
@@ -202,11 +202,7 @@ impl<'a> Uploader<'a> {
         let size = content.item.blob.size;
         let open =
             || -> Pin<Box<dyn Future<Output = Result<BodyStream>> + Send + '_>> { Box::pin(content.open(0)) };
-        let payload = match &content.item.source {
-            Source::Bytes(bytes) => Payload::Bytes(bytes.bytes()),
-            _ => Payload::Stream { size, open: &open },
-        };
-        self.finish(content, session, payload).await
+        self.finish(content, session, Payload::Stream { size, open: &open }).await
     }
 
     /// A PUT that ends an upload: the registry checks the digest of all that came.
@@ -270,23 +266,21 @@ impl<'a> Uploader<'a> {
 }
 
 impl Content<'_> {
-    /// The bytes from `offset` on. All of them are hashed, those before `offset` too, so a stream
-    /// that ends without an error was the blob.
+    /// The bytes from `offset` on. What is not verified yet is hashed, those before `offset` too,
+    /// so a stream that ends without an error was the blob.
     async fn open(&self, offset: u64) -> Result<BodyStream> {
         let digest = self.item.blob.digest;
-        let parts: BodyStream = match &self.item.source {
-            Source::Bytes(bytes) => {
-                let bytes = bytes.bytes().to_vec();
-                Box::pin(stream::iter([Ok(bytes)]))
-            }
+        let hasher = || Some(DigestWriter::new(io::sink()));
+        let (parts, hasher): (BodyStream, _) = match &self.item.source {
+            Source::Bytes(bytes) => (bytes_stream((*bytes).clone()), None),
             Source::File(open) => {
                 let reader = open().map_err(|source| RegistryError::Read { digest, source })?;
-                file_stream(reader)
+                (file_stream(reader), hasher())
             }
             Source::Elsewhere(repository) => {
                 let download = Download::new(self.transport, repository, self.item.blob);
                 let failure = self.failure.clone();
-                Box::pin(stream::try_unfold(download, move |mut download| {
+                let parts = stream::try_unfold(download, move |mut download| {
                     let failure = failure.clone();
                     async move {
                         match download.next().await {
@@ -294,15 +288,17 @@ impl Content<'_> {
                             Err(error) => Err(fail(&failure, error)),
                         }
                     }
-                }))
+                });
+                (Box::pin(parts), hasher())
             }
         };
-        Ok(self.verified(parts, offset))
+        Ok(self.checked(parts, hasher, offset))
     }
 
-    fn verified(&self, parts: BodyStream, offset: u64) -> BodyStream {
+    /// `parts` from `offset` on, which end with an error unless they are the whole blob.
+    fn checked(&self, parts: BodyStream, hasher: Option<DigestWriter<io::Sink>>, offset: u64) -> BodyStream {
         let (blob, bar, failure) = (self.item.blob.clone(), self.bar.clone(), self.failure.clone());
-        let state = (parts, Some(DigestWriter::new(io::sink())), 0u64);
+        let state = (parts, hasher, 0u64);
         Box::pin(stream::try_unfold(state, move |(mut parts, mut hasher, mut seen)| {
             let (blob, bar, failure) = (blob.clone(), bar.clone(), failure.clone());
             async move {
@@ -351,6 +347,16 @@ impl Content<'_> {
 fn fail(failure: &Mutex<Option<RegistryError>>, error: RegistryError) -> io::Error {
     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     io::Error::other("the source failed")
+}
+
+/// Parts of bytes that stay where they are: only what is on its way is copied.
+fn bytes_stream(blob: Verified) -> BodyStream {
+    let starts = (0..blob.bytes().len()).step_by(READ_SIZE);
+    let part = move |start: usize| {
+        let rest = &blob.bytes()[start..];
+        rest[..rest.len().min(READ_SIZE)].to_vec()
+    };
+    Box::pin(stream::iter(starts).map(move |start| Ok(part(start))))
 }
 
 /// Reads a file off the threads that serve connections.

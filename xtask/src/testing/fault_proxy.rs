@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::Registry;
 
@@ -33,6 +34,8 @@ pub(crate) struct Seen {
 pub(crate) enum Fault {
     /// It passes unharmed.
     Pass,
+    /// It passes after a while, in which nothing of its body is taken.
+    Delay(Duration),
     /// Its body stops after so many bytes, and the connection breaks on both sides.
     CutRequest(usize),
     /// It passes, and the answer's bytes (head and body) are changed.
@@ -184,6 +187,10 @@ fn serve(
             io::copy(&mut reader.take(count as u64), &mut server)?;
             server.shutdown(Shutdown::Both)?;
             return client.shutdown(Shutdown::Both);
+        }
+        Fault::Delay(time) => {
+            thread::sleep(time);
+            None
         }
         Fault::Change(change) => Some(change),
         Fault::Pass => None,

@@ -326,6 +326,30 @@ fn an_upload_that_breaks_off_is_sent_again() {
     }
 }
 
+#[test]
+fn a_slow_line_is_no_registry_that_ponders() {
+    let registry = Registry::docker();
+    let is_layer = |seen: &Seen| seen.header("content-length").is_some_and(|length| length.len() >= 8);
+    let proxy = FaultProxy::before(&registry, move |seen| match seen.method == "PUT" && is_layer(seen) {
+        true => Fault::Delay(Duration::from_secs(3)),
+        false => Fault::Pass,
+    });
+    let timing = Timing { commit: Duration::from_secs(1), tries: 2, ..timing() };
+    let progress = Progress::new(Verbosity::Quiet);
+    let client = Client::with(PlainHttp::LoopbackOnly, progress, Lookup::new(|_| None), timing).unwrap();
+    let target = format!("{}/os/app:v1", proxy.address());
+    // More than the sockets on the way hold, so that it cannot all be gone at once.
+    let image = Image::new(&[&bytes(1, 24_000_000)]);
+    let mut push = image.push(&target, None);
+    push.blobs[1].source = BlobSource::Bytes(&image.layers[0]);
+    let pushed = client.push(&push).unwrap();
+    let sent: usize =
+        [&image.config, &image.layers[0], &image.manifest].iter().map(|b| b.bytes().len()).sum();
+    assert_eq!((pushed.sent_bytes, pushed.uploaded), (sent as u64, 2));
+    assert_eq!(proxy.count("PUT", "uploads"), 2, "each blob in one request");
+    assert_whole(&client, &target, &image);
+}
+
 /// A mock of a registry that keeps what came of an upload, as the specification allows.
 fn resumable(cut: usize) -> (FaultProxy, Arc<Mutex<Vec<u8>>>) {
     let upload: Arc<Mutex<Vec<u8>>> = Arc::default();
