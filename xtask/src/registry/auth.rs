@@ -1,7 +1,7 @@
 //! Logins: answers to a registry's 401, kept for the requests that follow.
 //!
-//! Nothing is sent before a registry asks, and what it asks for goes nowhere but to the registry
-//! itself or to a token service that belongs to it.
+//! Nothing is sent before a registry asks, and credentials go nowhere but to the registry itself or
+//! to a token service that belongs to it.
 //! Source: distribution/distribution, docs/content/spec/auth/token.md and oauth.md; RFC 7617.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::credentials::{Credentials, Found, Lookup};
-use super::error::{NOT_ENCRYPTED, RegistryError, Result, Shown};
+use super::error::{NO_WEB_ADDRESS, NOT_ENCRYPTED, NOT_ITS_OWN, RegistryError, Result, Shown};
 use super::repository::{Repository, is_loopback};
 use super::response::Response;
 use super::transport::{Pulse, Transport};
@@ -24,6 +24,12 @@ const MAX_TOKEN_BODY: u64 = 1024 * 1024;
 /// Source: distribution/distribution, token.md: "the default is 60 seconds".
 const DEFAULT_LIFETIME: u64 = 60;
 const LONGEST_LIFETIME: u64 = 3600;
+/// Registries whose token service is on another host that is theirs. No rule finds those: what
+/// looks like a common domain may be `co.uk` or `azurecr.io`, below which everyone has a name.
+/// Source: distribution/distribution, token.md (Docker Hub); docs.gitlab.com, "Authenticate with
+/// the container registry", Troubleshooting.
+const TOKEN_SERVICES: [(&str, &str); 2] =
+    [("registry-1.docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
 
 /// What a request does to which repositories.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +58,15 @@ struct Host {
 #[derive(Clone, PartialEq)]
 enum Scheme {
     Basic,
-    Bearer { realm: Url, service: Option<String>, more_scopes: Vec<String> },
+    Bearer { realm: Url, owner: Owner, service: Option<String>, more_scopes: Vec<String> },
+}
+
+/// Whose a token service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Registry,
+    /// It gets no credentials: whoever can forge one answer could otherwise collect them.
+    Stranger,
 }
 
 struct Token {
@@ -182,7 +196,10 @@ impl Host {
                 registry: registry(),
                 message: "the credentials are an identity token, but it wants a password".to_owned(),
             }),
-            (Scheme::Bearer { realm, service, more_scopes }, credentials) => {
+            (Scheme::Bearer { realm, owner: Owner::Stranger, .. }, Some(_)) => {
+                Err(RegistryError::Realm { registry: registry(), realm: Shown::new(realm), why: NOT_ITS_OWN })
+            }
+            (Scheme::Bearer { realm, service, more_scopes, .. }, credentials) => {
                 let parameters = parameters(service.as_deref(), scopes, more_scopes);
                 let mut response = ask(transport, realm, parameters, credentials).await?;
                 match response.status() {
@@ -239,12 +256,12 @@ impl Scheme {
                         parameter("realm").ok_or_else(|| unknown("`Bearer` without a realm".to_owned()))?;
                     let realm = Url::parse(&realm)
                         .map_err(|_| unknown(format!("`{}` is not a URL", realm.escape_debug())))?;
-                    check_realm(repository, &realm)?;
+                    let owner = owner(repository, &realm)?;
                     // Our own scopes are known better than by a registry; those of other kinds are its own.
                     let scope = parameter("scope").unwrap_or_default();
                     let others = scope.split(' ').filter(|s| !s.is_empty() && !s.starts_with("repository:"));
                     let more_scopes = others.map(str::to_owned).collect();
-                    return Ok(Scheme::Bearer { realm, service: parameter("service"), more_scopes });
+                    return Ok(Scheme::Bearer { realm, owner, service: parameter("service"), more_scopes });
                 }
                 basic |= challenge.scheme.eq_ignore_ascii_case("basic");
             }
@@ -341,44 +358,29 @@ async fn ask(
     Ok(response)
 }
 
-/// Refuses a token service that is not the registry's own: whoever can forge one answer could
-/// otherwise collect the password.
-fn check_realm(repository: &Repository, realm: &Url) -> Result<()> {
+/// Whose a token service is. One that is not encrypted is refused, unless its registry is not
+/// either.
+fn owner(repository: &Repository, realm: &Url) -> Result<Owner> {
     let base = repository.base();
     let refuse = |why| RegistryError::Realm {
         registry: repository.registry().to_owned(),
         realm: Shown::new(realm),
         why,
     };
-    let local = is_loopback(base) && is_loopback(realm);
     let (Some(home), Some(host)) = (base.host_str(), realm.host_str()) else {
-        return Err(refuse("which is no web address"));
+        return Err(refuse(NO_WEB_ADDRESS));
     };
-    match realm.scheme() {
-        "https" => {}
-        "http" if base.scheme() == "http" && (local || home == host) => {}
-        _ => return Err(refuse(NOT_ENCRYPTED)),
+    let local = is_loopback(base) && is_loopback(realm);
+    let owner = match local || home == host || TOKEN_SERVICES.contains(&(home, host)) {
+        true => Owner::Registry,
+        false => Owner::Stranger,
+    };
+    match (realm.scheme(), owner) {
+        ("https", owner) => Ok(owner),
+        ("http", Owner::Registry) if base.scheme() == "http" => Ok(owner),
+        ("http", Owner::Registry | Owner::Stranger) => Err(refuse(NOT_ENCRYPTED)),
+        _ => Err(refuse(NO_WEB_ADDRESS)),
     }
-    let belongs = local || home == host || parent_domain(home).is_some_and(|domain| is_under(host, domain));
-    if belongs { Ok(()) } else { Err(refuse("which is not its own")) }
-}
-
-/// The domain that a registry shares with its token service: `docker.io` of
-/// `registry-1.docker.io`. A domain of two labels is a registry's own whole name; addresses have
-/// no parents.
-fn parent_domain(host: &str) -> Option<&str> {
-    if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
-        return None;
-    }
-    match host.split_once('.') {
-        Some((_, parent)) if parent.contains('.') => Some(parent),
-        Some(_) => Some(host),
-        None => None,
-    }
-}
-
-fn is_under(host: &str, domain: &str) -> bool {
-    host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }
 
 #[cfg(test)]
@@ -394,8 +396,8 @@ mod tests {
         let repository = repository(reference, PlainHttp::LoopbackOnly);
         let shown = match Scheme::choose(&repository, &[challenge.to_owned()]) {
             Ok(Scheme::Basic) => "basic".to_owned(),
-            Ok(Scheme::Bearer { realm, service, more_scopes }) => {
-                format!("{realm} {} {}", service.unwrap_or_default(), more_scopes.join(","))
+            Ok(Scheme::Bearer { realm, owner, service, more_scopes }) => {
+                format!("{owner:?}: {realm} {} {}", service.unwrap_or_default(), more_scopes.join(","))
             }
             Err(error) => error.to_string(),
         };
@@ -403,39 +405,51 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_answered_only_by_the_registrys_own_service() {
+    fn challenges_name_a_token_service() {
         let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/x:pull""#;
-        check("debian", hub, "https://auth.docker.io/token registry.docker.io");
-        check(
-            "registry.gitlab.com/a/b",
-            r#"Bearer realm="https://gitlab.com/jwt/auth""#,
-            "https://gitlab.com/jwt/auth",
-        );
-        check("quay.io/a/b", r#"Bearer realm="https://auth.quay.io/t""#, "https://auth.quay.io/t");
-        check("localhost:5000/a", r#"Bearer realm="http://127.0.0.1:9/t""#, "http://127.0.0.1:9/t");
+        check("debian", hub, "Registry: https://auth.docker.io/token registry.docker.io");
+        check("index.docker.io/debian", hub, "Registry: https://auth.docker.io/token registry.docker.io");
         check(
             "public.ecr.aws/a/b",
             r#"Bearer realm="https://public.ecr.aws/token/",scope="aws""#,
-            "https://public.ecr.aws/token/  aws",
+            "Registry: https://public.ecr.aws/token/  aws",
         );
         check("quay.io/a", r#"Basic realm="x""#, "basic");
         check("quay.io/a", r#"Negotiate, bAsic realm="x""#, "basic");
+        // The registry, its realm, and whose that is or why it is refused.
         let cases = [
-            ("quay.io/a", "https://evil.example/t", "which is not its own"),
-            ("quay.io/a", "https://evilquay.io/t", "which is not its own"),
-            ("quay.io/a", "https://other.io/t", "which is not its own"),
-            ("registry.gitlab.com/a", "https://evilgitlab.com/t", "which is not its own"),
-            ("10.0.0.1/a", "https://10.0.0.2/t", "which is not its own"),
+            ("registry.gitlab.com/a/b", "https://gitlab.com/jwt/auth", "Registry"),
+            ("quay.io/a", "https://quay.io/v2/auth", "Registry"),
+            ("quay.io/a", "https://quay.io:8443/t", "Registry"),
+            ("registry.lan:5000/a", "https://registry.lan:5001/t", "Registry"),
+            ("localhost:5000/a", "http://127.0.0.1:9/t", "Registry"),
+            ("localhost:5000/a", "http://localhost:5000/t", "Registry"),
+            ("quay.io/a", "https://evil.example/t", "Stranger"),
+            ("quay.io/a", "https://evilquay.io/t", "Stranger"),
+            ("quay.io/a", "https://auth.quay.io/t", "Stranger"),
+            ("shop.co.uk/a", "https://evil.co.uk/token", "Stranger"),
+            ("mine.azurecr.io/a", "https://evil.azurecr.io/t", "Stranger"),
+            ("registry.gitlab.com/a", "https://evilgitlab.com/t", "Stranger"),
+            ("registry.gitlab.com/a", "https://auth.docker.io/t", "Stranger"),
+            ("debian", "https://evil.docker.io/t", "Stranger"),
+            ("10.0.0.1/a", "https://10.0.0.2/t", "Stranger"),
+            ("localhost:5000/a", "https://evil.example/t", "Stranger"),
             ("quay.io/a", "http://quay.io/t", "which is not encrypted"),
             ("quay.io/a", "http://localhost/t", "which is not encrypted"),
+            ("registry.gitlab.com/a", "http://gitlab.com/t", "which is not encrypted"),
             ("localhost:5000/a", "http://evil.example/t", "which is not encrypted"),
             ("quay.io/a", "file:///t", "which is no web address"),
+            ("quay.io/a", "ftp://quay.io/t", "which is no web address"),
         ];
-        for (reference, realm, why) in cases {
+        for (reference, realm, expected) in cases {
             let registry = reference.split('/').next().unwrap();
             let realm_shown = Shown::new(&Url::parse(realm).unwrap());
-            let expected =
-                format!("{registry} sends logins to {realm_shown}, {why}; no credentials were sent");
+            let expected = match expected.strip_prefix("which") {
+                None => format!("{expected}: {realm}"),
+                Some(_) => {
+                    format!("{registry} sends logins to {realm_shown}, {expected}; no credentials were sent")
+                }
+            };
             check(reference, &format!(r#"Bearer realm="{realm}""#), &expected);
         }
         let unknown = "quay.io asks for a login that this program does not know: ";

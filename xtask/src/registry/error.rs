@@ -19,8 +19,10 @@ pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 /// How much of a registry's own words an error repeats.
 const SAID_MAX: usize = 300;
 
-/// Why an address is refused; the registry's administrator can mend this one.
+/// Why an address is refused; the registry's administrator can mend the first one.
 pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
+pub(super) const NOT_ITS_OWN: &str = "which is not its own";
+pub(super) const NO_WEB_ADDRESS: &str = "which is no web address";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
@@ -133,7 +135,13 @@ impl RegistryError {
             RegistryError::Credentials { registry, .. } => {
                 Some(format!("run 'podman login {registry}' to write them anew"))
             }
-            RegistryError::Redirect { why, .. } if *why == NOT_ENCRYPTED => {
+            RegistryError::Realm { registry, realm, why } if *why == NOT_ITS_OWN => Some(format!(
+                "if {} is to be trusted, use 'skopeo copy' between {registry} and an OCI layout: it sends them there",
+                realm.host()
+            )),
+            RegistryError::Redirect { why, .. } | RegistryError::Realm { why, .. }
+                if *why == NOT_ENCRYPTED =>
+            {
                 Some("the registry's administrator has to set its external URL to https".to_owned())
             }
             RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {

@@ -6,7 +6,7 @@ use reqwest::header::{HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::timeout;
 
-use super::error::{NOT_ENCRYPTED, RegistryError, Result, Said, Shown};
+use super::error::{NO_WEB_ADDRESS, NOT_ENCRYPTED, RegistryError, Result, Said, Shown};
 use super::retry::retry_after;
 
 /// What an error's body may have: enough to name every layer of a large image.
@@ -106,7 +106,7 @@ fn check_scheme(from: &Url, to: &Url) -> Result<(), &'static str> {
         "https" => Ok(()),
         "http" if from.scheme() == "http" => Ok(()),
         "http" => Err(NOT_ENCRYPTED),
-        _ => Err("which is no web address"),
+        _ => Err(NO_WEB_ADDRESS),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
             ("http://localhost/x", "https://b.example/y", Ok(())),
             ("https://a.example/x", "http://a.example/x", Err(NOT_ENCRYPTED)),
             ("https://a.example/x", "http://localhost/x", Err(NOT_ENCRYPTED)),
-            ("https://a.example/x", "file:///etc/passwd", Err("which is no web address")),
+            ("https://a.example/x", "file:///etc/passwd", Err(NO_WEB_ADDRESS)),
         ];
         for (from, to, expected) in cases {
             let (from, to) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());

@@ -130,6 +130,10 @@ impl Transport {
         let mut answered = false;
         loop {
             let response = self.follow(request, authorization.as_ref()).await?;
+            // Storage that a registry redirects to has no say in the registry's logins.
+            if response.url.origin() != request.repository.base().origin() {
+                return Ok(response);
+            }
             match response.status() {
                 StatusCode::UNAUTHORIZED if !answered => {
                     let challenges = response.headers(&WWW_AUTHENTICATE);

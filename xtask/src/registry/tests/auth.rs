@@ -258,8 +258,9 @@ fn nothing_is_sent_to_a_token_service_elsewhere() {
         });
         let client = client_with(files(server.address(), "user:s3cret"));
         let error = client.document(&format!("{}/os/app:v1", server.address()).parse().unwrap()).unwrap_err();
-        let error = error.to_string();
-        assert!(error.ends_with("no credentials were sent") && error.contains(realm), "{error}");
+        let text = error.to_string();
+        assert!(text.ends_with("no credentials were sent") && text.contains(realm), "{text}");
+        assert_eq!(hints(&error).count(), 1, "{text}");
         assert_eq!(server.seen().len(), 1);
         assert!(server.seen().iter().all(|seen| seen.header("authorization").is_none()));
     }
@@ -277,6 +278,26 @@ fn nothing_is_sent_to_a_token_service_elsewhere() {
     let error = client.document(&format!("{}/os/app:v1", server.address()).parse().unwrap()).unwrap_err();
     assert!(error.to_string().ends_with("which a token service must not do"), "{error}");
     assert_eq!(elsewhere.seen().len(), 0);
+}
+
+#[test]
+fn storage_that_asks_for_a_login_gets_none() {
+    let storage = FaultProxy::alone(|_| {
+        Fault::Answer(answer("401 Unauthorized", &[("WWW-Authenticate", "Basic realm=x")], b""))
+    });
+    let location = format!("http://{}/signed", storage.address());
+    let server = FaultProxy::alone(move |_| {
+        Fault::Answer(answer("307 Temporary Redirect", &[("Location", &location)], b""))
+    });
+    let client = client_with(files(server.address(), "user:s3cret"));
+    let error = client.document(&format!("{}/os/app:v1", server.address()).parse().unwrap()).unwrap_err();
+    insta::assert_snapshot!(shown(&error, storage.address()), @"
+    GET http://HOST/signed: 401 Unauthorized
+    hint: the account has no right to do this: ask the repository's owner
+    ");
+    let seen = [server.seen(), storage.seen()].concat();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
 }
 
 #[test]
@@ -330,4 +351,21 @@ fn with_certificate() {
     let (client, image) = (super::client(), Image::new(&[b"layer"]));
     client.push(&image.push(&target, None)).unwrap();
     assert_whole(&client, &target, &image);
+
+    // A token service elsewhere is asked for what everyone gets. This one knows no tokens at all.
+    let realm = format!("https://{}/token", target.split('/').next().unwrap());
+    let challenge = format!(r#"Bearer realm="{realm}""#);
+    let server = FaultProxy::alone(move |_| {
+        Fault::Answer(answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b""))
+    });
+    let reference = format!("{}/os/app:v1", server.address()).parse().unwrap();
+    let anonymous = client.document(&reference).unwrap_err().to_string();
+    assert!(anonymous.starts_with(&format!("GET {realm}: 404 Not Found")), "{anonymous}");
+    let logged_in = client_with(files(server.address(), "user:s3cret"));
+    let error = logged_in.document(&reference).unwrap_err();
+    let text = shown(&error, server.address()).replace(target.split('/').next().unwrap(), "ELSEWHERE");
+    insta::assert_snapshot!(text, @"
+    HOST sends logins to https://ELSEWHERE/token, which is not its own; no credentials were sent
+    hint: if ELSEWHERE is to be trusted, use 'skopeo copy' between HOST and an OCI layout: it sends them there
+    ");
 }
