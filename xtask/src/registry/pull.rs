@@ -182,6 +182,10 @@ impl Download {
                 Ok(None) => return self.verify().map(|()| None),
                 Err(error) => {
                     self.response = None;
+                    // What broke off was the end alone, and no registry has anything behind it.
+                    if self.received == self.blob.size {
+                        return self.verify().map(|()| None);
+                    }
                     if self.received >= self.broke_at + PROGRESS {
                         self.retry.reset();
                     }

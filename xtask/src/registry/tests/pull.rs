@@ -273,6 +273,19 @@ fn a_download_goes_on_where_it_broke_off() {
 }
 
 #[test]
+fn a_download_that_breaks_after_its_last_byte_is_whole() {
+    // All of the body in one chunk, and the end that says so never comes.
+    let unended = |answer: Vec<u8>| {
+        let body = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        let body = &answer[body..];
+        let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len());
+        [head.as_bytes(), body, b"\r\n"].concat()
+    };
+    let (result, proxy) = fetch(&bytes(1, 100_000), move |_| Fault::Change(unended));
+    assert_eq!((result.as_str(), proxy.seen().len()), ("whole", 1));
+}
+
+#[test]
 fn large_configs_are_not_read_into_memory() {
     let server = FaultProxy::alone(|_| Fault::Answer(answer("200 OK", &[], b"")));
     let reference = format!("{}/os/app:v1", server.address()).parse().unwrap();
