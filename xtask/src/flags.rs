@@ -7,6 +7,7 @@ use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 
 use crate::deliver::BaseLayers;
 use crate::oci::{Compression, ImageName, Platform, Timestamp};
+use crate::registry::RegistryName;
 use crate::workspace::DistroName;
 use crate::workspace::settings::Repository;
 
@@ -65,9 +66,9 @@ pub(crate) struct Common {
     /// Install programs that are missing, instead of naming them
     #[arg(long, short, global = true)]
     pub(crate) yes: bool,
-    /// Talk plain HTTP to registries; those on loopback need no flag
-    #[arg(long, global = true)]
-    pub(crate) plain_http: bool,
+    /// Talk plain HTTP to this registry; may be repeated, and those on loopback need no flag
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) plain_http: Vec<RegistryName>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,5 +267,16 @@ mod tests {
           cargo xtask dist --dry-run --push
           cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os
         ");
+    }
+
+    #[test]
+    fn plain_http_is_for_named_registries() {
+        let parse =
+            |text: &str| Flags::try_parse_from(["xtask", "list"].into_iter().chain(text.split_whitespace()));
+        let flags = parse("--plain-http registry.lan:5000 --plain-http registry.lan").unwrap();
+        assert_eq!(flags.common.plain_http.len(), 2);
+        let error = parse("--plain-http http://registry.lan").unwrap_err().to_string();
+        insta::assert_snapshot!(error.lines().next().unwrap(), @"error: invalid value 'http://registry.lan' for '--plain-http <HOST[:PORT]>': `http://registry.lan` is not how an image's name begins: write HOST or HOST:PORT");
+        assert!(parse("--plain-http").is_err());
     }
 }

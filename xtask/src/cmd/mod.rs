@@ -19,7 +19,7 @@ use crate::flags::{Command, Common, Flags};
 use crate::oci::ImageName;
 use crate::preflight::{self, Consent, Need};
 use crate::progress::{Progress, Verbosity};
-use crate::registry::{Client, PlainHttp};
+use crate::registry::{Client, RegistryName};
 use crate::workspace::Workspace;
 
 /// Carries out what the command line says.
@@ -45,7 +45,7 @@ pub(crate) struct Session {
     pub(crate) progress: Progress,
     pub(crate) consent: Consent,
     pub(crate) output: Output,
-    plain_http: PlainHttp,
+    plain_http: Vec<RegistryName>,
 }
 
 /// How results are shown.
@@ -63,7 +63,7 @@ impl Session {
             progress: Progress::new(if common.quiet { Verbosity::Quiet } else { Verbosity::Normal }),
             consent: if common.yes { Consent::Install } else { Consent::Ask },
             output: if common.json { Output::Json } else { Output::Text },
-            plain_http: if common.plain_http { PlainHttp::Allowed } else { PlainHttp::LoopbackOnly },
+            plain_http: common.plain_http.clone(),
         })
     }
 
@@ -72,7 +72,7 @@ impl Session {
     }
 
     pub(crate) fn registry(&self) -> Result<Client> {
-        Client::new(self.plain_http, self.progress.clone())
+        Client::new(self.plain_http.clone(), self.progress.clone())
     }
 
     pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {

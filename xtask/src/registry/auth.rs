@@ -385,15 +385,15 @@ fn owner(repository: &Repository, realm: &Url) -> Result<Owner> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::PlainHttp;
     use super::*;
 
-    fn repository(reference: &str, plain_http: PlainHttp) -> Repository {
-        Repository::new(&reference.parse().unwrap(), plain_http).unwrap()
+    fn repository(reference: &str) -> Repository {
+        let plain_http = ["plain.lan".parse().unwrap(), "plain.lan:5000".parse().unwrap()];
+        Repository::new(&reference.parse().unwrap(), &plain_http).unwrap()
     }
 
     fn check(reference: &str, challenge: &str, expected: &str) {
-        let repository = repository(reference, PlainHttp::LoopbackOnly);
+        let repository = repository(reference);
         let shown = match Scheme::choose(&repository, &[challenge.to_owned()]) {
             Ok(Scheme::Basic) => "basic".to_owned(),
             Ok(Scheme::Bearer { realm, owner, service, more_scopes }) => {
@@ -434,6 +434,11 @@ mod tests {
             ("debian", "https://evil.docker.io/t", "Stranger"),
             ("10.0.0.1/a", "https://10.0.0.2/t", "Stranger"),
             ("localhost:5000/a", "https://evil.example/t", "Stranger"),
+            ("plain.lan:5000/a", "http://plain.lan:5001/t", "Registry"),
+            ("plain.lan/a", "https://plain.lan/t", "Registry"),
+            ("plain.lan/a", "http://evil.lan/t", "which is not encrypted"),
+            ("plain.lan:5001/a", "http://plain.lan/t", "which is not encrypted"),
+            ("quay.io/a", "http://plain.lan/t", "which is not encrypted"),
             ("quay.io/a", "http://quay.io/t", "which is not encrypted"),
             ("quay.io/a", "http://localhost/t", "which is not encrypted"),
             ("registry.gitlab.com/a", "http://gitlab.com/t", "which is not encrypted"),
@@ -459,8 +464,7 @@ mod tests {
 
     #[test]
     fn a_token_serves_what_it_covers() {
-        let (a, b) =
-            (repository("quay.io/a", PlainHttp::LoopbackOnly), repository("quay.io/b", PlainHttp::Allowed));
+        let (a, b) = (repository("quay.io/a"), repository("quay.io/b"));
         let mount = Scopes::mount(&a, &b);
         assert_eq!(mount.parameters().collect::<Vec<_>>(), ["repository:a:pull,push", "repository:b:pull"]);
         assert!(

@@ -198,7 +198,6 @@ fn is_not_found(stdout: &str) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::PlainHttp;
     use super::*;
     use crate::testing::in_environment;
 
@@ -231,7 +230,7 @@ mod tests {
             let lookup = Lookup::new(move |name| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
             });
-            let repository = Repository::new(&reference.parse().unwrap(), PlainHttp::LoopbackOnly).unwrap();
+            let repository = Repository::new(&reference.parse().unwrap(), &[]).unwrap();
             let shown = match lookup.find_blocking(&repository) {
                 Ok(Some(Found { credentials: Credentials::Password { user, password }, origin })) => {
                     format!("{user}:{} from {origin}", password.reveal())

@@ -123,7 +123,7 @@ impl RegistryError {
             RegistryError::Stalled { .. } | RegistryError::Broken { .. } => {
                 Some("check the network, and run the command again".to_owned())
             }
-            RegistryError::Refused { method, status, said, .. } => refused_hint(method, *status, said),
+            RegistryError::Refused { method, url, status, said } => refused_hint(method, url, *status, said),
             RegistryError::NotARegistry { .. } => Some("check the registry's name and port".to_owned()),
             RegistryError::Missing { .. } => Some("check the name and the tag".to_owned()),
             RegistryError::NoCredentials { registry } if registry == super::credentials::GHCR => {
@@ -188,7 +188,7 @@ fn unreachable_hint(error: &reqwest::Error, url: &Shown) -> Option<String> {
             rustls::Error::InvalidCertificate(_) => {
                 Some("set SSL_CERT_FILE to the registry's CA certificates".to_owned())
             }
-            _ => Some("if the registry speaks plain HTTP, add '--plain-http'".to_owned()),
+            _ => Some(format!("if the registry speaks plain HTTP, add '--plain-http {}'", url.host())),
         };
     }
     let refused = causes(error)
@@ -202,11 +202,11 @@ fn unreachable_hint(error: &reqwest::Error, url: &Shown) -> Option<String> {
     })
 }
 
-fn refused_hint(method: &Method, status: StatusCode, said: &Said) -> Option<String> {
+fn refused_hint(method: &Method, url: &Shown, status: StatusCode, said: &Said) -> Option<String> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let https = said.text.contains("HTTP request to an HTTPS server");
     match status.as_u16() {
-        400 if https => Some("the registry speaks HTTPS: leave out '--plain-http'".to_owned()),
+        400 if https => Some(format!("the registry speaks HTTPS: leave out '--plain-http {}'", url.host())),
         401 | 403 => Some("the account has no right to do this: ask the repository's owner".to_owned()),
         404 if reads => Some("check the name".to_owned()),
         404 => Some("check the name: some registries want a repository to be made first".to_owned()),

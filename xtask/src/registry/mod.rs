@@ -20,6 +20,7 @@ use std::io::Write;
 
 pub(crate) use error::RegistryError;
 pub(crate) use push::{BlobSource, Push, PushBlob, Pushed};
+pub(crate) use repository::RegistryName;
 
 use self::auth::{Auth, Scopes};
 use self::credentials::Lookup;
@@ -37,31 +38,24 @@ const MAX_BLOB_IN_MEMORY: u64 = 16 * 1024 * 1024;
 /// Requests are a matter of waiting; one thread would do, and two keep hashing off the network.
 const WORKERS: usize = 2;
 
-/// Which registries are spoken to without encryption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PlainHttp {
-    /// Those on this machine.
-    LoopbackOnly,
-    /// All of them.
-    Allowed,
-}
-
 /// A client for any number of registries. Threads share it; its calls block.
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
     transport: Transport,
-    plain_http: PlainHttp,
+    plain_http: Vec<RegistryName>,
     progress: Progress,
 }
 
 impl Client {
-    pub(crate) fn new(plain_http: PlainHttp, progress: Progress) -> anyhow::Result<Client> {
+    /// `plain_http` are the registries that are spoken to without encryption, beside those on this
+    /// machine.
+    pub(crate) fn new(plain_http: Vec<RegistryName>, progress: Progress) -> anyhow::Result<Client> {
         Client::with(plain_http, progress, Lookup::system(), Timing::default())
             .map_err(RegistryError::into_hinted)
     }
 
     fn with(
-        plain_http: PlainHttp,
+        plain_http: Vec<RegistryName>,
         progress: Progress,
         lookup: Lookup,
         timing: Timing,
@@ -75,7 +69,7 @@ impl Client {
     /// The document that a reference names, or None where the registry says that there is none.
     pub(crate) fn document(&self, reference: &Reference) -> anyhow::Result<Option<Document>> {
         self.run(async {
-            let repository = Repository::new(reference, self.plain_http)?;
+            let repository = Repository::new(reference, &self.plain_http)?;
             let name = reference.digest().or(reference.tag()).unwrap_or("latest");
             let scopes = Scopes::pull(&repository);
             let raw = pull::raw_document(&self.transport, &repository, name, scopes).await?;
@@ -90,7 +84,7 @@ impl Client {
         descriptor: &Descriptor,
     ) -> anyhow::Result<Document> {
         self.run(async {
-            let repository = Repository::new(reference, self.plain_http)?;
+            let repository = Repository::new(reference, &self.plain_http)?;
             let name = descriptor.digest.to_string();
             let scopes = Scopes::pull(&repository);
             let raw = pull::raw_document(&self.transport, &repository, &name, scopes).await?;
@@ -111,7 +105,7 @@ impl Client {
     /// A small blob, such as a config.
     pub(crate) fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
         self.run(async {
-            let repository = Repository::new(reference, self.plain_http)?;
+            let repository = Repository::new(reference, &self.plain_http)?;
             let url = Shown::new(&repository.blob(&descriptor.digest.to_string()));
             if descriptor.size > MAX_BLOB_IN_MEMORY {
                 return Err(RegistryError::TooLarge { url, limit: MAX_BLOB_IN_MEMORY });
@@ -135,7 +129,7 @@ impl Client {
         step: &Step,
     ) -> anyhow::Result<()> {
         self.run(async {
-            let repository = Repository::new(reference, self.plain_http)?;
+            let repository = Repository::new(reference, &self.plain_http)?;
             let mut download = Download::new(&self.transport, &repository, descriptor);
             while let Some(part) = download.next().await? {
                 out.write_all(&part)
@@ -148,7 +142,7 @@ impl Client {
 
     /// Sends an image.
     pub(crate) fn push(&self, push: &Push<'_>) -> anyhow::Result<Pushed> {
-        self.run(push::push(&self.transport, self.plain_http, &self.progress, push))
+        self.run(push::push(&self.transport, &self.plain_http, &self.progress, push))
     }
 
     fn run<T>(&self, work: impl Future<Output = Result<T, RegistryError>>) -> anyhow::Result<T> {

@@ -8,11 +8,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode};
 
-use super::PlainHttp;
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
 use super::pull::{check_header, raw_document};
-use super::repository::Repository;
+use super::repository::{RegistryName, Repository};
 use super::transport::{Payload, Request, Transport};
 use super::upload::{Item, Placed, Presence, Source, Uploader};
 use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
@@ -64,7 +63,7 @@ pub(crate) struct Pushed {
 
 pub(super) async fn push(
     transport: &Transport,
-    plain_http: PlainHttp,
+    plain_http: &[RegistryName],
     progress: &Progress,
     push: &Push<'_>,
 ) -> Result<Pushed> {
@@ -123,7 +122,7 @@ struct Run<'a> {
     target: &'a Repository,
     name: &'a str,
     transport: &'a Transport,
-    plain_http: PlainHttp,
+    plain_http: &'a [RegistryName],
     progress: &'a Progress,
     /// Manifests and blobs that the repository has.
     known: &'a HashSet<Digest>,

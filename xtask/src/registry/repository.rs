@@ -1,10 +1,10 @@
 //! Where a repository is: a reference becomes the origin and the URLs that requests go to.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 
 use reqwest::Url;
 
-use super::PlainHttp;
 use super::error::{RegistryError, Result};
 use crate::oci::Reference;
 
@@ -12,6 +12,25 @@ use crate::oci::Reference;
 /// Source: distribution/reference, `defaultDomain`; docs.docker.com, "Docker Hub API".
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+
+/// A registry as the names of its images begin: `HOST` or `HOST:PORT`.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistryName(String);
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not how an image's name begins: write HOST or HOST:PORT")]
+pub(crate) struct RegistryNameError(String);
+
+impl FromStr for RegistryName {
+    type Err = RegistryNameError;
+
+    fn from_str(text: &str) -> Result<RegistryName, RegistryNameError> {
+        match format!("{text}/x").parse::<Reference>() {
+            Ok(reference) if reference.registry() == text => Ok(RegistryName(text.to_owned())),
+            Ok(_) | Err(_) => Err(RegistryNameError(text.to_owned())),
+        }
+    }
+}
 
 /// A repository and how its registry is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +43,9 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    pub(super) fn new(reference: &Reference, plain_http: PlainHttp) -> Result<Repository> {
+    /// `plain_http` are the registries that are spoken to without encryption, beside those on this
+    /// machine.
+    pub(super) fn new(reference: &Reference, plain_http: &[RegistryName]) -> Result<Repository> {
         let registry = reference.registry();
         let host = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry };
         let https = format!("https://{host}/v2/{}/", reference.repository());
@@ -34,7 +55,8 @@ impl Repository {
         if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
             return Err(malformed());
         }
-        if is_loopback(&base) || plain_http == PlainHttp::Allowed {
+        let is_plain = || plain_http.iter().any(|RegistryName(name)| name.eq_ignore_ascii_case(registry));
+        if is_loopback(&base) || is_plain() {
             let port = base.port();
             base = Url::parse(&https.replacen("https:", "http:", 1)).map_err(|_| malformed())?;
             // `host:443` stays what was written when the scheme is no longer its own.
@@ -104,9 +126,12 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 mod tests {
     use super::*;
 
-    fn check(reference: &str, plain_http: PlainHttp, expected: &str) {
+    /// Where a reference leads when `registry.lan:5000` and some others are spoken to in plain HTTP.
+    fn check(reference: &str, expected: &str) {
+        let plain_http =
+            ["registry.lan:443", "registry.lan:5000", "plain.lan"].map(|name| name.parse().unwrap());
         let reference = reference.parse().unwrap();
-        let shown = match Repository::new(&reference, plain_http) {
+        let shown = match Repository::new(&reference, &plain_http) {
             Ok(repository) => repository.manifest("v1").to_string(),
             Err(error) => error.to_string(),
         };
@@ -115,17 +140,33 @@ mod tests {
 
     #[test]
     fn references_become_urls() {
-        use PlainHttp::{Allowed, LoopbackOnly};
-        check("debian", LoopbackOnly, "https://registry-1.docker.io/v2/library/debian/manifests/v1");
-        check("ghcr.io/o/r:t", LoopbackOnly, "https://ghcr.io/v2/o/r/manifests/v1");
-        check("localhost:5000/a/b", LoopbackOnly, "http://localhost:5000/v2/a/b/manifests/v1");
-        check("127.1.2.3:5000/a", LoopbackOnly, "http://127.1.2.3:5000/v2/a/manifests/v1");
-        check("localhost.example:5000/a", LoopbackOnly, "https://localhost.example:5000/v2/a/manifests/v1");
-        check("registry.lan:80/a", LoopbackOnly, "https://registry.lan:80/v2/a/manifests/v1");
-        check("registry.lan:443/a", Allowed, "http://registry.lan:443/v2/a/manifests/v1");
-        check("registry.lan:5000/a", Allowed, "http://registry.lan:5000/v2/a/manifests/v1");
+        check("debian", "https://registry-1.docker.io/v2/library/debian/manifests/v1");
+        check("ghcr.io/o/r:t", "https://ghcr.io/v2/o/r/manifests/v1");
+        check("localhost:5000/a/b", "http://localhost:5000/v2/a/b/manifests/v1");
+        check("127.1.2.3:5000/a", "http://127.1.2.3:5000/v2/a/manifests/v1");
+        check("localhost.example:5000/a", "https://localhost.example:5000/v2/a/manifests/v1");
+        check("registry.lan:80/a", "https://registry.lan:80/v2/a/manifests/v1");
+        check("registry.lan:443/a", "http://registry.lan:443/v2/a/manifests/v1");
+        check("registry.lan:5000/a", "http://registry.lan:5000/v2/a/manifests/v1");
+        check("plain.lan/a", "http://plain.lan/v2/a/manifests/v1");
+        // Neither another port nor a name below is what was allowed.
+        check("plain.lan:5000/a", "https://plain.lan:5000/v2/a/manifests/v1");
+        check("registry.lan/a", "https://registry.lan/v2/a/manifests/v1");
+        check("evil.plain.lan/a", "https://evil.plain.lan/v2/a/manifests/v1");
         // References have no IPv6 addresses in their grammar; redirects and token services may.
         assert!(is_loopback(&Url::parse("http://[::1]:5000/").unwrap()));
         assert!(!is_loopback(&Url::parse("http://[::2]:5000/").unwrap()));
+    }
+
+    #[test]
+    fn registries_are_named_as_in_references() {
+        for name in ["registry.lan", "registry.lan:5000", "localhost", "10.0.0.1:80", "build:5000"] {
+            assert!(name.parse::<RegistryName>().is_ok(), "{name}");
+        }
+        for name in ["", "build", "http://registry.lan", "registry.lan/", "registry.lan/os", "registry.lan:x"]
+        {
+            let error = name.parse::<RegistryName>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("`{name}` is not how")), "{error}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::cmd::Session;
 use crate::exec::{self, Measured};
 use crate::oci::{Digest, ImageName, Platform};
 use crate::progress::{Progress, Verbosity};
-use crate::registry::{Client, PlainHttp};
+use crate::registry::Client;
 use crate::source::Source;
 
 /// What of a workspace an image is made of.
@@ -109,7 +109,7 @@ impl Project {
 
     /// The app's layer as it is in the layout `oci`, not compressed: what crane gets to append.
     pub(super) fn layer_tar(&self, oci: &Path) -> Result<PathBuf> {
-        let client = Client::new(PlainHttp::LoopbackOnly, Progress::new(Verbosity::Quiet))?;
+        let client = Client::new(vec![], Progress::new(Verbosity::Quiet))?;
         let source = Source::open(&ImageName::Layout { dir: oci.to_owned(), tag: None }, &client)?;
         let layers = source.layers(Platform::host(), &client)?;
         // The OS's layer comes first, then those of apps by name.

@@ -311,13 +311,27 @@ fn encryption_is_the_default_and_plain_http_is_asked_for() {
     let lines = shown(&error, &format!("0.0.0.0:{port}"));
     insta::assert_snapshot!(lines, @"
     https://HOST/v2/os/app/manifests/v1 cannot be reached: received corrupt message of type InvalidContentType
-    hint: if the registry speaks plain HTTP, add '--plain-http'
+    hint: if the registry speaks plain HTTP, add '--plain-http HOST'
     ");
 
     let progress = Progress::new(Verbosity::Quiet);
-    let plain = Client::with(PlainHttp::Allowed, progress, Lookup::new(|_| None), timing()).unwrap();
+    let host = format!("0.0.0.0:{port}").parse().unwrap();
+    let plain = Client::with(vec![host], progress, Lookup::new(|_| None), timing()).unwrap();
     plain.push(&image.push(&target, None)).unwrap();
     assert_whole(&plain, &target, &image);
+    // What is said of one registry is not true of another: this one speaks TLS to those who ask.
+    let other = Registry::docker_with_tls();
+    let target = format!("{}/os/app:v1", other.address());
+    let error = plain.push(&image.push(&target, None)).unwrap_err().to_string();
+    assert!(error.contains("invalid peer certificate"), "{error}");
+    let host = other.address().parse().unwrap();
+    let progress = Progress::new(Verbosity::Quiet);
+    let plain = Client::with(vec![host], progress, Lookup::new(|_| None), timing()).unwrap();
+    let error = plain.push(&image.push(&target, None)).unwrap_err();
+    insta::assert_snapshot!(shown(&error, other.address()), @"
+    GET http://HOST/v2/os/app/manifests/v1: 400 Bad Request: Client sent an HTTP request to an HTTPS server.
+    hint: the registry speaks HTTPS: leave out '--plain-http HOST'
+    ");
 
     let address = registry.address().to_owned();
     drop(registry);

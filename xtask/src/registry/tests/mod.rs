@@ -31,7 +31,7 @@ fn client() -> Client {
 }
 
 fn client_with(lookup: Lookup) -> Client {
-    Client::with(PlainHttp::LoopbackOnly, Progress::new(Verbosity::Quiet), lookup, timing()).unwrap()
+    Client::with(vec![], Progress::new(Verbosity::Quiet), lookup, timing()).unwrap()
 }
 
 /// An image whose layers are bytes.

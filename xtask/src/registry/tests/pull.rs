@@ -158,7 +158,7 @@ fn retry_after_is_waited_for() {
     });
     let timing = Timing { longest_pause: Duration::from_secs(2), ..timing() };
     let progress = Progress::new(Verbosity::Quiet);
-    let client = Client::with(PlainHttp::LoopbackOnly, progress, Lookup::new(|_| None), timing).unwrap();
+    let client = Client::with(vec![], progress, Lookup::new(|_| None), timing).unwrap();
     let start = std::time::Instant::now();
     client.document(&format!("{}/os/app:v1", server.address()).parse().unwrap()).unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1));
@@ -169,7 +169,7 @@ fn a_registry_that_falls_silent_is_given_up() {
     let server = FaultProxy::alone(|_| Fault::Silence);
     let timing = Timing { idle: Duration::from_millis(50), tries: 2, ..timing() };
     let progress = Progress::new(Verbosity::Quiet);
-    let client = Client::with(PlainHttp::LoopbackOnly, progress, Lookup::new(|_| None), timing).unwrap();
+    let client = Client::with(vec![], progress, Lookup::new(|_| None), timing).unwrap();
     let error = client.document(&format!("{}/os/app:v1", server.address()).parse().unwrap()).unwrap_err();
     insta::assert_snapshot!(shown(&error, server.address()), @"
     http://HOST/v2/os/app/manifests/v1 did not move for 50ms

@@ -336,7 +336,7 @@ fn a_slow_line_is_no_registry_that_ponders() {
     });
     let timing = Timing { commit: Duration::from_secs(1), tries: 2, ..timing() };
     let progress = Progress::new(Verbosity::Quiet);
-    let client = Client::with(PlainHttp::LoopbackOnly, progress, Lookup::new(|_| None), timing).unwrap();
+    let client = Client::with(vec![], progress, Lookup::new(|_| None), timing).unwrap();
     let target = format!("{}/os/app:v1", proxy.address());
     // More than the sockets on the way hold, so that it cannot all be gone at once.
     let image = Image::new(&[&bytes(1, 24_000_000)]);
