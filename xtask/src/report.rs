@@ -96,7 +96,7 @@ impl PushReport {
                 unchanged: pushed.unchanged,
                 sent_bytes: pushed.sent_bytes,
                 requests: pushed.requests,
-                uploaded: pushed.uploaded,
+                uploaded: pushed.uploaded.len(),
                 mounted: pushed.mounted,
             }),
         }

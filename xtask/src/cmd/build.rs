@@ -132,7 +132,7 @@ impl Made {
                 "pushed {target}: {} in {} requests, {} layers and configs sent, {} mounted",
                 crate::progress::human_bytes(pushed.sent_bytes),
                 pushed.requests,
-                pushed.uploaded,
+                pushed.uploaded.len(),
                 pushed.mounted
             ),
         });
@@ -153,7 +153,7 @@ impl Made {
     ) -> ImageReport {
         let is_new = |digest: Digest| match stored {
             Some(stored) => stored.written.contains(&digest),
-            None => pushed.is_some_and(|pushed| !pushed.unchanged),
+            None => pushed.is_some_and(|pushed| pushed.uploaded.contains(&digest)),
         };
         let platforms = report::platforms(&self.composition, is_new);
         let root = self.composition.root.descriptor();

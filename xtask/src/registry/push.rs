@@ -1,7 +1,7 @@
 //! Pushing an image with as few requests as its registry allows: what is known to be there is not
 //! asked for, blobs go first, and the tag is moved last.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -47,16 +47,15 @@ pub(crate) enum BlobSource<'a> {
 }
 
 /// What a push did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pushed {
     pub(crate) digest: Digest,
     pub(crate) requests: u64,
     /// Bodies alone.
     pub(crate) sent_bytes: u64,
-    pub(crate) uploaded: usize,
+    /// Blobs that were sent. The others were there, or were mounted.
+    pub(crate) uploaded: BTreeSet<Digest>,
     pub(crate) mounted: usize,
-    /// Blobs that were there.
-    pub(crate) skipped: usize,
     /// The target named this image before, so nothing was sent.
     pub(crate) unchanged: bool,
 }
@@ -89,15 +88,13 @@ pub(super) async fn push(
         tally = run.carry_out(&images).await?;
     }
     let traffic = transport.traffic();
-    let Tally { uploaded, mounted, .. } = tally;
-    let digests: HashSet<Digest> = push.blobs.iter().map(|blob| blob.descriptor.digest).collect();
+    let Tally { uploaded, mounted } = tally;
     Ok(Pushed {
         digest: top.digest,
         requests: traffic.requests(),
         sent_bytes: traffic.sent_bytes(),
         uploaded,
         mounted,
-        skipped: digests.len().saturating_sub(uploaded + mounted),
         unchanged,
     })
 }
@@ -130,14 +127,21 @@ struct Run<'a> {
 
 #[derive(Default)]
 struct Tally {
-    uploaded: usize,
+    uploaded: BTreeSet<Digest>,
     mounted: usize,
 }
 
 impl Tally {
-    fn count(&mut self, placed: &[Placed]) {
-        self.uploaded += placed.iter().filter(|&&placed| placed == Placed::Uploaded).count();
-        self.mounted += placed.iter().filter(|&&placed| placed == Placed::Mounted).count();
+    fn count(&mut self, placed: &[(Digest, Placed)]) {
+        for &(digest, placed) in placed {
+            match placed {
+                Placed::Uploaded => {
+                    self.uploaded.insert(digest);
+                }
+                Placed::Mounted => self.mounted += 1,
+                Placed::Present => {}
+            }
+        }
     }
 }
 
@@ -220,8 +224,13 @@ impl Run<'_> {
         Ok(Some(missing))
     }
 
-    async fn place<'i>(&self, uploader: &Uploader<'_>, items: &'i [Item<'i>]) -> Result<Vec<Placed>> {
-        stream::iter(items).map(|item| uploader.place(item)).buffer_unordered(AT_ONCE).try_collect().await
+    async fn place<'i>(
+        &self,
+        uploader: &Uploader<'_>,
+        items: &'i [Item<'i>],
+    ) -> Result<Vec<(Digest, Placed)>> {
+        let place = |item: &'i Item<'i>| async { Ok((item.blob.digest, uploader.place(item).await?)) };
+        stream::iter(items).map(place).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Puts a manifest. Where the registry lacks blobs that it was believed to have, they are

@@ -121,6 +121,8 @@ fn a_change_of_one_app_is_a_change_of_its_layer_only() {
     assert_eq!(diff["added"][0]["digest"], new["layers"][5]["digest"]);
     // A layer and a config.
     assert_eq!(new["pushed"]["uploaded"], 2);
+    let reused: Vec<_> = new["layers"].as_array().unwrap().iter().map(|layer| &layer["reused"]).collect();
+    assert_eq!(reused, [true, true, true, true, true, false]);
 }
 
 #[test]
