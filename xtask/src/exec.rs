@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub(crate) enum ExecError {
     Failed { command: String, status: ExitStatus, output: String },
     #[error("reading what `{command}` writes{output}")]
     Io { command: String, output: String, source: io::Error },
+    #[error("`{command}` did not answer within {limit:?}")]
+    Late { command: String, limit: Duration },
     #[error("writing what `{command}` says to {log}")]
     Log { command: String, log: PathBuf, source: io::Error },
     /// Ctrl-C came: nothing is started any more, and what a program came to does not count.
@@ -121,6 +124,50 @@ pub(crate) fn stream<T>(
     }
 }
 
+/// What a program answered to a question.
+pub(crate) struct Answer {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+}
+
+/// Runs a program that is asked `question` on its standard input, and ends it when it takes longer
+/// than `limit`. What it writes may be secret, so no error repeats any of it.
+pub(crate) fn ask(cmd: Cmd<'_>, question: &str, limit: Duration) -> Result<Answer, ExecError> {
+    let command = cmd.to_string();
+    let failed_io = |source| failed_io(&command, source);
+    let mut cmd: Command = cmd.into();
+    // Both ends are ours until it starts, so that a program may as well not read its question.
+    let (stdin, mut writer) = io::pipe().map_err(failed_io)?;
+    writer.write_all(question.as_bytes()).map_err(failed_io)?;
+    drop(writer);
+    cmd.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = start(cmd, &command)?;
+    let id = child.inner.id();
+    let stdout = child.inner.stdout.take();
+    let mut stdout = stdout.ok_or_else(|| failed_io(io::Error::other("its output is not a pipe")))?;
+    let (ended, end) = mpsc::channel::<()>();
+    let (answer, is_late) = std::thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let is_late = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                signal(id, Signal::KILL);
+            }
+            is_late
+        });
+        let answer = io::read_to_string(&mut stdout);
+        // Until it is waited for, its number names no other process that the watch could end.
+        let answer = answer.and_then(|answer| wait_unreaped(id).map(|()| answer));
+        drop(ended);
+        (answer, watch.join())
+    });
+    if is_late.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        return Err(ExecError::Late { command, limit });
+    }
+    let stdout = answer.map_err(failed_io)?;
+    let status = child.wait(&command)?;
+    Ok(Answer { status, stdout })
+}
+
 /// Runs a program that talks to the user by itself, such as a test runner.
 pub(crate) fn pass_through(cmd: Cmd<'_>) -> Result<(), ExecError> {
     let command = cmd.to_string();
@@ -186,7 +233,7 @@ pub(crate) fn serve(cmd: Cmd<'_>, log: &Path) -> Result<Running, ExecError> {
     let out = File::create(log).map_err(failed)?;
     let err = out.try_clone().map_err(failed)?;
     let mut cmd: Command = cmd.into();
-    cmd.stdout(out).stderr(err);
+    cmd.stdin(Stdio::null()).stdout(out).stderr(err);
     start(cmd, &command)
 }
 
@@ -231,12 +278,12 @@ impl Drop for Running {
 }
 
 fn spawn(mut cmd: Command, command: &str, output: fn() -> Stdio) -> Result<Running, ExecError> {
-    cmd.stdout(output()).stderr(output());
+    cmd.stdin(Stdio::null()).stdout(output()).stderr(output());
     start(cmd, command)
 }
 
 fn start(mut cmd: Command, command: &str) -> Result<Running, ExecError> {
-    cmd.stdin(Stdio::null()).process_group(0);
+    cmd.process_group(0);
     // Held while it starts, so that an interrupt either sees the program or comes before it.
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     if interrupted() {
@@ -335,6 +382,25 @@ mod tests {
         "#);
         let error = run(cmd!(sh, "no-such-program --flag")).unwrap_err().to_string();
         insta::assert_snapshot!(error, @"`no-such-program --flag` could not be started");
+    }
+
+    #[test]
+    fn a_program_is_asked_and_not_waited_for_without_end() {
+        let sh = Shell::new().unwrap();
+        let long = Duration::from_secs(20);
+        let answer = ask(cmd!(sh, "cat"), "question", long).unwrap();
+        assert_eq!((answer.status.code(), answer.stdout.as_str()), (Some(0), "question"));
+        let answer = ask(cmd!(sh, "sh -c 'echo no; exit 3'"), "question", long).unwrap();
+        assert_eq!((answer.status.code(), answer.stdout.as_str()), (Some(3), "no\n"));
+
+        let short = Duration::from_millis(100);
+        // One that does nothing, and one that has nothing more to say but does not end.
+        for script in ["sleep 20", "exec >&-; sleep 20"] {
+            let start = Instant::now();
+            let error = ask(cmd!(sh, "sh -c {script}"), "", short).err().unwrap().to_string();
+            assert_eq!(error, format!("`sh -c \"{script}\"` did not answer within 100ms"));
+            assert!(start.elapsed() < long);
+        }
     }
 
     #[test]

@@ -10,11 +10,16 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use xshell::{Shell, cmd};
 
 use super::error::{RegistryError, Result};
 use super::repository::Repository;
+use crate::exec;
 
 /// GitHub's registry, which takes the token that every GitHub workflow has.
 /// Source: docs.github.com, "Working with the Container registry".
@@ -22,6 +27,12 @@ pub(super) const GHCR: &str = "ghcr.io";
 /// Docker Hub's key in docker's files.
 /// Source: docker/cli, `registry.IndexServer`.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// How long a helper may take: the user may have to unlock a keychain first.
+const HELPER_LIMIT: Duration = Duration::from_secs(60);
+/// The user whose secret is an identity token.
+/// Source: docs.docker.com, "docker login", Credential helper protocol.
+const IDENTITY_USER: &str = "<token>";
 
 /// Something that is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -137,6 +148,7 @@ fn in_file(file: &Map<String, Value>, repository: &Repository) -> Result<Option<
     let entry = |section: &str, key: &str| file.get(section).and_then(|section| section.get(key));
     let known = keys.iter().find(|key| entry("credHelpers", key).is_some() || entry("auths", key).is_some());
     let store = file.get("credsStore").and_then(Value::as_str).filter(|store| !store.is_empty());
+    // What comes first is docker's order: a helper of the key's own, the file, the store.
     let key = match known {
         Some(key) => key,
         // A store is asked under the name that docker logs in with.
@@ -144,31 +156,57 @@ fn in_file(file: &Map<String, Value>, repository: &Repository) -> Result<Option<
         None if store.is_some() => repository.registry(),
         None => return Ok(None),
     };
-    // docker_credential would also take a neighbour's entry for ours, so it is shown ours alone.
-    let mut config = json!({"auths": {}, "credHelpers": {}});
+    let helper = entry("credHelpers", key).and_then(Value::as_str).filter(|helper| !helper.is_empty());
+    if let Some(helper) = helper {
+        return ask(helper, key);
+    }
     if let Some(auth) = entry("auths", key) {
-        config["auths"][key] = auth.clone();
-    }
-    if let Some(helper) = entry("credHelpers", key) {
-        config["credHelpers"][key] = helper.clone();
-    }
-    if let Some(store) = store {
-        config["credsStore"] = json!(store);
-    }
-    let config = config.to_string();
-    match docker_credential::get_credential_from_reader(config.as_bytes(), key) {
-        Ok(DockerCredential::UsernamePassword(user, password)) => {
-            Ok(Some(Credentials::Password { user, password: Secret(password) }))
+        // docker_credential would also take a neighbour's entry for ours, so it is shown ours alone.
+        let config = json!({"auths": {(key): auth}}).to_string();
+        match docker_credential::get_credential_from_reader(config.as_bytes(), key) {
+            Ok(DockerCredential::UsernamePassword(user, password)) => {
+                return Ok(Some(Credentials::Password { user, password: Secret(password) }));
+            }
+            Ok(DockerCredential::IdentityToken(token)) => {
+                return Ok(Some(Credentials::Identity(Secret(token))));
+            }
+            // An empty entry says that the store has them.
+            Err(CredentialRetrievalError::NoCredentialConfigured) => {}
+            Err(error) => return Err(error.to_string()),
         }
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credentials::Identity(Secret(token)))),
-        Err(CredentialRetrievalError::NoCredentialConfigured) => Ok(None),
-        Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if is_not_found(&stdout) => Ok(None),
-        // What a helper wrote may hold a secret, so its output is not repeated.
-        Err(CredentialRetrievalError::HelperFailure { helper, .. }) => Err(format!("`{helper}` failed")),
-        Err(CredentialRetrievalError::HelperCommunicationError) => {
-            Err("its credential helper cannot be started".to_owned())
+    }
+    store.map_or(Ok(None), |store| ask(store, key))
+}
+
+/// What a helper answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HelperAnswer {
+    username: String,
+    secret: String,
+}
+
+/// Asks a helper for the credentials of `server`.
+/// Source: docs.docker.com, "docker login", Credential helper protocol.
+fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, String> {
+    let program = format!("docker-credential-{helper}");
+    let sh = Shell::new().map_err(|error| error.to_string())?;
+    let answer =
+        exec::ask(cmd!(sh, "{program} get"), server, HELPER_LIMIT).map_err(|error| error.to_string())?;
+    // What a helper wrote may hold a secret, so it is not repeated.
+    match answer.status.success() {
+        true => {
+            let answer: HelperAnswer = serde_json::from_str(&answer.stdout)
+                .map_err(|_| format!("`{program}` answers with something else than credentials"))?;
+            let HelperAnswer { username: user, secret } = answer;
+            let secret = Secret(secret);
+            Ok(Some(match user == IDENTITY_USER {
+                true => Credentials::Identity(secret),
+                false => Credentials::Password { user, password: secret },
+            }))
         }
-        Err(error) => Err(error.to_string()),
+        false if is_not_found(&answer.stdout) => Ok(None),
+        false => Err(format!("`{program}` failed ({})", answer.status)),
     }
 }
 
@@ -321,14 +359,18 @@ mod tests {
             ("good", r#"echo "{\"Username\":\"user\",\"Secret\":\"for $server\"}""#),
             ("none", "echo 'credentials not found in native keychain'; exit 1"),
             ("bad", "echo s3cret; echo s3cret >&2; exit 1"),
+            ("odd", "echo s3cret"),
+            ("identity", r#"echo '{"ServerURL":"x","Username":"<token>","Secret":"identity"}'"#),
         ];
         for (name, script) in scripts {
             let path = dir.join(format!("docker-credential-{name}"));
             fs::write(&path, format!("#!/bin/sh\nserver=$(cat)\n{script}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let helpers =
-            json!({"quay.io": "good", "none.example": "none", "bad.example": "bad", "gone.example": "gone"});
+        let helpers = json!({
+            "quay.io": "good", "none.example": "none", "bad.example": "bad", "odd.example": "odd",
+            "gone.example": "gone", "identity.example": "identity",
+        });
         let config = json!({"auths": {"quay.io": {}}, "credHelpers": helpers});
         let home = Home::new(&[(".docker/config.json", config)]);
         home.check("quay.io/a", "user:for quay.io from ~/.docker/config.json");
@@ -336,11 +378,20 @@ mod tests {
         let failed = |registry: &str, message: &str| {
             format!("the credentials for {registry} in ~/.docker/config.json cannot be read: {message}")
         };
-        home.check("bad.example/a", &failed("bad.example", "`docker-credential-bad` failed"));
-        home.check("gone.example/a", &failed("gone.example", "its credential helper cannot be started"));
+        home.check(
+            "bad.example/a",
+            &failed("bad.example", "`docker-credential-bad` failed (exit status: 1)"),
+        );
+        let odd = "`docker-credential-odd` answers with something else than credentials";
+        home.check("odd.example/a", &failed("odd.example", odd));
+        let gone = "`docker-credential-gone get` could not be started";
+        home.check("gone.example/a", &failed("gone.example", gone));
+        home.check("identity.example/a", "identity from ~/.docker/config.json");
         home.check("other.example/a", "none");
 
-        let home = Home::new(&[(".docker/config.json", json!({"credsStore": "good"}))]);
+        let config = json!({"auths": {"quay.io": {}, "ghcr.io": login("file")}, "credsStore": "good"});
+        let home = Home::new(&[(".docker/config.json", config)]);
+        home.check("ghcr.io/a", "user:file from ~/.docker/config.json");
         home.check("quay.io/a", "user:for quay.io from ~/.docker/config.json");
         home.check("debian", "user:for https://index.docker.io/v1/ from ~/.docker/config.json");
     }

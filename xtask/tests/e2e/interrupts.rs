@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Run, Workspace, fingerprint, judge, skopeo_push};
-use crate::testing::{Fault, FaultProxy, Registry};
+use crate::testing::{Fault, FaultProxy, Registry, answer};
 
 /// How long a program may take to do what it surely does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +68,29 @@ fn an_interrupt_ends_a_wait_at_once() {
         interrupt(child, signal);
     }
     assert_eq!(fingerprint(&workspace.path("../out")), before);
+}
+
+#[test]
+fn an_interrupt_ends_a_credential_helper() {
+    let workspace = Workspace::with_standin();
+    workspace.write("../docker/config.json", r#"{"credsStore": "hangs"}"#);
+    workspace.write("../docker/helper", "#!/bin/sh\necho \"$$\" > \"$0.started\"\nsleep 100\n");
+    // Another process writes it, so that none of ours has it open when it starts.
+    let (source, helper) =
+        (workspace.path("../docker/helper"), workspace.path("../docker/docker-credential-hangs"));
+    let installed = Command::new("install").arg("-m755").args([&source, &helper]).status().unwrap();
+    assert!(installed.success());
+    let registry = FaultProxy::alone(|_| {
+        Fault::Answer(answer("401 Unauthorized", &[("WWW-Authenticate", "Basic realm=x")], b""))
+    });
+    let mut command =
+        workspace.command(&format!("build --base oci:../standin:t --to {}/os:t", registry.address()));
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", workspace.path("../docker").display()));
+    command.env("REGISTRY_AUTH_FILE", workspace.path("../docker/config.json"));
+    let child = start(command);
+    wait_until("the helper's start", || workspace.path("../docker/docker-credential-hangs.started").exists());
+    interrupt(child, Signal::INT);
 }
 
 #[test]
