@@ -14,9 +14,9 @@ use tokio::sync::Mutex;
 
 use super::credentials::{Credentials, Found, Lookup};
 use super::error::{NO_WEB_ADDRESS, NOT_ENCRYPTED, NOT_ITS_OWN, RegistryError, Result, Shown};
+use super::http::{Http, Pulse};
 use super::repository::{Repository, is_loopback};
 use super::response::Response;
-use super::transport::{Pulse, Transport};
 
 /// A token service's answer is never larger.
 const MAX_TOKEN_BODY: u64 = 1024 * 1024;
@@ -118,13 +118,13 @@ impl Auth {
     /// What to send along, once the registry is known to want something.
     pub(super) async fn authorization(
         &self,
-        transport: &Transport,
+        http: &Http,
         repository: &Repository,
         scopes: &Scopes,
     ) -> Result<Option<HeaderValue>> {
         let mut hosts = self.hosts.lock().await;
         match hosts.get_mut(&origin(repository)) {
-            Some(host) => host.authorization(&self.lookup, transport, repository, scopes).await.map(Some),
+            Some(host) => host.authorization(&self.lookup, http, repository, scopes).await.map(Some),
             None => Ok(None),
         }
     }
@@ -132,7 +132,7 @@ impl Auth {
     /// The answer to a 401, whose request carried `used`.
     pub(super) async fn answer(
         &self,
-        transport: &Transport,
+        http: &Http,
         repository: &Repository,
         scopes: &Scopes,
         challenges: &[String],
@@ -148,7 +148,7 @@ impl Auth {
         // A token that was refused is not sent again; one that came meanwhile is.
         host.tokens.retain(|token| Some(&token.authorization) != used);
         host.scheme = scheme;
-        let authorization = host.authorization(&self.lookup, transport, repository, scopes).await?;
+        let authorization = host.authorization(&self.lookup, http, repository, scopes).await?;
         if Some(&authorization) == used {
             return Err(host.refused(&self.lookup, repository).await?);
         }
@@ -176,7 +176,7 @@ impl Host {
     async fn authorization(
         &mut self,
         lookup: &Lookup,
-        transport: &Transport,
+        http: &Http,
         repository: &Repository,
         scopes: &Scopes,
     ) -> Result<HeaderValue> {
@@ -189,7 +189,7 @@ impl Host {
         let found = self.found(lookup, repository).await?;
         match (&scheme, found.map(|found| &found.credentials)) {
             (Scheme::Basic, Some(Credentials::Password { user, password })) => {
-                basic(transport, repository.base(), user, password.reveal())
+                basic(http, repository.base(), user, password.reveal())
             }
             (Scheme::Basic, None) => Err(RegistryError::NoCredentials { registry: registry() }),
             (Scheme::Basic, Some(Credentials::Identity(_))) => Err(RegistryError::Challenge {
@@ -201,7 +201,7 @@ impl Host {
             }
             (Scheme::Bearer { realm, service, more_scopes, .. }, credentials) => {
                 let parameters = parameters(service.as_deref(), scopes, more_scopes);
-                let mut response = ask(transport, realm, parameters, credentials).await?;
+                let mut response = ask(http, realm, parameters, credentials).await?;
                 match response.status() {
                     StatusCode::OK => {}
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
@@ -297,8 +297,8 @@ fn refusal(repository: &Repository, found: Option<&Found>) -> RegistryError {
     }
 }
 
-fn basic(transport: &Transport, url: &Url, user: &str, password: &str) -> Result<HeaderValue> {
-    let request = transport.client(url)?.get(url.clone()).basic_auth(user, Some(password));
+fn basic(http: &Http, url: &Url, user: &str, password: &str) -> Result<HeaderValue> {
+    let request = http.client(url)?.get(url.clone()).basic_auth(user, Some(password));
     let request = request.build().map_err(RegistryError::Setup)?;
     let header = request.headers().get(AUTHORIZATION).cloned();
     header.ok_or(RegistryError::Header { url: Shown::new(url), header: "Authorization" })
@@ -313,12 +313,12 @@ fn parameters(service: Option<&str>, scopes: &Scopes, more: &[String]) -> Vec<(&
 /// Asks a token service. A password goes into a header, an identity token into a form; neither
 /// follows a redirect.
 async fn ask(
-    transport: &Transport,
+    http: &Http,
     realm: &Url,
     parameters: Vec<(&'static str, String)>,
     credentials: Option<&Credentials>,
 ) -> Result<Response> {
-    let client = transport.client(realm)?;
+    let client = http.client(realm)?;
     let mut url = realm.clone();
     let (method, builder) = match credentials {
         Some(Credentials::Identity(token)) => {
@@ -349,7 +349,7 @@ async fn ask(
             (Method::GET, client.get(url.clone()))
         }
     };
-    let response = transport.dispatch(builder, method, &url, &Pulse::default()).await?;
+    let response = http.dispatch(builder, method, &url, &Pulse::default()).await?;
     if response.status().is_redirection() {
         let to = response.location().map_or_else(|_| response.shown(), |url| Shown::new(&url));
         let why = "which a token service must not do";

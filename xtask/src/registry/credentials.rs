@@ -17,13 +17,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use xshell::{Shell, cmd};
 
-use super::error::{RegistryError, Result};
+use super::error::{GHCR, RegistryError, Result};
 use super::repository::Repository;
 use crate::exec;
 
-/// GitHub's registry, which takes the token that every GitHub workflow has.
-/// Source: docs.github.com, "Working with the Container registry".
-pub(super) const GHCR: &str = "ghcr.io";
 /// Docker Hub's key in docker's files.
 /// Source: docker/cli, `registry.IndexServer`.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";

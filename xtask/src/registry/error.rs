@@ -16,6 +16,9 @@ use crate::oci::{Digest, Reference};
 
 pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
+/// GitHub's registry, which takes the token that every GitHub workflow has.
+/// Source: docs.github.com, "Working with the Container registry".
+pub(super) const GHCR: &str = "ghcr.io";
 /// How much of a registry's own words an error repeats.
 const SAID_MAX: usize = 300;
 
@@ -126,7 +129,7 @@ impl RegistryError {
             RegistryError::Refused { method, url, status, said } => refused_hint(method, url, *status, said),
             RegistryError::NotARegistry { .. } => Some("check the registry's name and port".to_owned()),
             RegistryError::Missing { .. } => Some("check the name and the tag".to_owned()),
-            RegistryError::NoCredentials { registry } if registry == super::credentials::GHCR => {
+            RegistryError::NoCredentials { registry } if registry == GHCR => {
                 Some(format!("run 'podman login {registry}', or set GITHUB_TOKEN"))
             }
             RegistryError::NoCredentials { registry } | RegistryError::Rejected { registry, .. } => {

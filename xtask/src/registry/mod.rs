@@ -8,6 +8,7 @@
 mod auth;
 mod credentials;
 mod error;
+mod http;
 mod pull;
 mod push;
 mod repository;

@@ -2,7 +2,6 @@
 //! asked for, blobs go first, and the tag is moved last.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::{self, Read};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_TYPE;
@@ -13,15 +12,12 @@ use super::error::{RegistryError, Result, Shown};
 use super::pull::{check_header, raw_document};
 use super::repository::{RegistryName, Repository};
 use super::transport::{Payload, Request, Transport};
-use super::upload::{Item, Placed, Presence, Source, Uploader};
+use super::upload::{Item, Open, Placed, Presence, Source, Uploader};
 use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
 
 /// Requests without a body that are under way at once.
 const AT_ONCE: usize = 16;
-
-/// Opens a blob's bytes from their beginning; called again where a transfer broke off.
-pub(crate) type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a;
 
 /// What to send, worked out beforehand.
 pub(crate) struct Push<'a> {

@@ -17,7 +17,6 @@ use tokio::sync::Semaphore;
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
 use super::pull::{Download, exists};
-use super::push::Open;
 use super::repository::Repository;
 use super::response::Response;
 use super::transport::{BodyStream, Payload, Request, Transport};
@@ -37,6 +36,9 @@ const WORTH_SHOWING: u64 = 1024 * 1024;
 /// How many bodies go out at once: more share the same line, and hold more memory.
 const BODIES: usize = 4;
 const OCTETS: &str = "application/octet-stream";
+
+/// Opens a blob's bytes from their beginning; called again where a transfer broke off.
+pub(crate) type Open<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync + 'a;
 
 /// How a blob got where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
