@@ -110,7 +110,31 @@ impl RegistryError {
         match self {
             RegistryError::Unreachable { error, .. } => tls_error(error).is_none(),
             RegistryError::Refused { status, .. } => is_transient(*status),
-            other => matches!(other, RegistryError::Broken { .. } | RegistryError::Stalled { .. }),
+            RegistryError::Broken { .. } | RegistryError::Stalled { .. } => true,
+            RegistryError::Runtime(_)
+            | RegistryError::Setup(_)
+            | RegistryError::Name(_)
+            | RegistryError::NotARegistry { .. }
+            | RegistryError::Header { .. }
+            | RegistryError::Missing { .. }
+            | RegistryError::NoCredentials { .. }
+            | RegistryError::Rejected { .. }
+            | RegistryError::Credentials { .. }
+            | RegistryError::Challenge { .. }
+            | RegistryError::Realm { .. }
+            | RegistryError::Redirects { .. }
+            | RegistryError::Redirect { .. }
+            | RegistryError::TooLarge { .. }
+            | RegistryError::Verify { .. }
+            | RegistryError::DigestHeader { .. }
+            | RegistryError::Document { .. }
+            | RegistryError::Write { .. }
+            | RegistryError::Read { .. }
+            | RegistryError::Changed(_)
+            | RegistryError::NothingToPush(_)
+            | RegistryError::Unlisted { .. }
+            | RegistryError::OtherDigest { .. }
+            | RegistryError::Contradiction { .. } => false,
         }
     }
 

@@ -74,11 +74,9 @@ pub(super) async fn push(
     let unchanged = existing.as_ref().is_some_and(|existing| existing.digest == top.digest);
     let mut tally = Tally::default();
     if !unchanged {
-        let known = match existing {
-            Some(Existing { document: Some(document), .. }) => {
-                known(transport, target, &document, push.manifests.len()).await?
-            }
-            _ => HashSet::new(),
+        let known = match existing.and_then(|existing| existing.document) {
+            Some(document) => known(transport, target, &document, push.manifests.len()).await?,
+            None => HashSet::new(),
         };
         let run = Run { push, target, name: &name, transport, plain_http, progress, known: &known };
         tally = run.carry_out(&images).await?;

@@ -115,8 +115,8 @@ impl<'a> Uploader<'a> {
     pub(super) async fn place(&self, item: &Item<'_>) -> Result<Placed> {
         let blob = item.blob;
         let neighbour = match &item.source {
-            Source::Elsewhere(source) if source.same_registry(self.target) => Some(source),
-            _ => None,
+            Source::Elsewhere(source) => Some(source).filter(|source| source.same_registry(self.target)),
+            Source::Bytes(_) | Source::File(_) => None,
         };
         if neighbour.is_some_and(|source| source.name() == self.target.name()) {
             let url = Shown::new(self.target.base());
