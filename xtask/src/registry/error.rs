@@ -37,6 +37,9 @@ pub(crate) enum RegistryError {
     Name(String),
     #[error("{url} cannot be reached: {}", root(error))]
     Unreachable { url: Shown, error: reqwest::Error },
+    /// On this machine: there is no network in between that could mend itself.
+    #[error("{url} cannot be reached: {}", root(error))]
+    NothingListens { url: Shown, error: reqwest::Error },
     #[error("{url} broke off: {}", root(error))]
     Broken { url: Shown, error: reqwest::Error },
     #[error("{url} did not move for {after:?}")]
@@ -114,6 +117,7 @@ impl RegistryError {
             RegistryError::Runtime(_)
             | RegistryError::Setup(_)
             | RegistryError::Name(_)
+            | RegistryError::NothingListens { .. }
             | RegistryError::NotARegistry { .. }
             | RegistryError::Header { .. }
             | RegistryError::Missing { .. }
@@ -146,7 +150,8 @@ impl RegistryError {
     /// What the user can do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
-            RegistryError::Unreachable { error, url } => unreachable_hint(error, url),
+            RegistryError::Unreachable { error, url } => Some(unreachable_hint(error, url)),
+            RegistryError::NothingListens { url, .. } => Some(not_running_hint(url)),
             RegistryError::Stalled { .. } | RegistryError::Broken { .. } => {
                 Some("check the network, and run the command again".to_owned())
             }
@@ -209,24 +214,23 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn unreachable_hint(error: &reqwest::Error, url: &Shown) -> Option<String> {
+fn unreachable_hint(error: &reqwest::Error, url: &Shown) -> String {
     if let Some(tls) = tls_error(error) {
         return match tls {
             rustls::Error::InvalidCertificate(_) => {
-                Some("set SSL_CERT_FILE to the registry's CA certificates".to_owned())
+                "set SSL_CERT_FILE to the registry's CA certificates".to_owned()
             }
-            _ => Some(format!("if the registry speaks plain HTTP, add '--plain-http {}'", url.host())),
+            _ => format!("if the registry speaks plain HTTP, add '--plain-http {}'", url.host()),
         };
     }
-    let refused = causes(error)
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused);
-    let host = url.host();
-    Some(if refused {
-        format!("is the registry at {host} running?")
-    } else {
-        format!("check the name {host}")
-    })
+    match is_refused(error) {
+        true => not_running_hint(url),
+        false => format!("check the name {}", url.host()),
+    }
+}
+
+fn not_running_hint(url: &Shown) -> String {
+    format!("is the registry at {} running?", url.host())
 }
 
 fn refused_hint(method: &Method, url: &Shown, status: StatusCode, said: &Said) -> Option<String> {
@@ -263,6 +267,13 @@ fn document_hint(error: &DocumentError, url: &Shown) -> String {
 
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())
+}
+
+/// Whether a connection was refused: the host is there, and nothing listens.
+pub(super) fn is_refused(error: &reqwest::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// What it comes down to, without the layers of libraries above.

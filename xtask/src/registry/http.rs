@@ -7,7 +7,7 @@ use std::sync::{Arc, Once, OnceLock};
 use reqwest::{Method, Url};
 use tokio::time::timeout;
 
-use super::error::{RegistryError, Result, Shown};
+use super::error::{RegistryError, Result, Shown, is_refused};
 use super::repository::is_loopback;
 use super::response::Response;
 use super::retry::Timing;
@@ -105,10 +105,13 @@ impl Http {
             match timeout(limit, &mut sending).await {
                 Ok(Ok(inner)) => return Ok(Response { inner, method, url: url.clone(), idle: timing.idle }),
                 Ok(Err(error)) => {
-                    let (url, error) = (Shown::new(url), error.without_url());
-                    return Err(match error.is_connect() {
-                        true => RegistryError::Unreachable { url, error },
-                        false => RegistryError::Broken { url, error },
+                    let (is_local, url, error) = (is_loopback(url), Shown::new(url), error.without_url());
+                    return Err(if !error.is_connect() {
+                        RegistryError::Broken { url, error }
+                    } else if is_local && is_refused(&error) {
+                        RegistryError::NothingListens { url, error }
+                    } else {
+                        RegistryError::Unreachable { url, error }
                     });
                 }
                 Err(_) if pulse.read() != (beats, ended) => {}

@@ -165,6 +165,24 @@ fn retry_after_is_waited_for() {
 }
 
 #[test]
+fn nothing_on_this_machine_is_asked_again() {
+    // A port that was free a moment ago.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let pause = Duration::from_secs(10);
+    let timing = Timing { pause, longest_pause: pause, tries: 2, ..timing() };
+    let progress = Progress::new(Verbosity::Quiet);
+    let client = Client::with(vec![], progress, Lookup::new(|_| None), timing).unwrap();
+    let start = std::time::Instant::now();
+    let error = client.document(&format!("{closed}/os/app:v1").parse().unwrap()).unwrap_err();
+    // Pauses are half as long at least.
+    assert!(start.elapsed() < pause / 2, "{:?}", start.elapsed());
+    insta::assert_snapshot!(shown(&error, &closed), @"
+    http://HOST/v2/os/app/manifests/v1 cannot be reached: Connection refused (os error 111)
+    hint: is the registry at HOST running?
+    ");
+}
+
+#[test]
 fn a_registry_that_falls_silent_is_given_up() {
     let server = FaultProxy::alone(|_| Fault::Silence);
     let timing = Timing { idle: Duration::from_millis(50), tries: 2, ..timing() };
