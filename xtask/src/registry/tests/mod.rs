@@ -3,6 +3,7 @@
 mod auth;
 mod pull;
 mod push;
+mod upload;
 
 use std::io::{Cursor, Read};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::*;
 use crate::hint::hints;
 use crate::oci::{Digest, MediaType};
 use crate::progress::Verbosity;
+use crate::testing::Registry;
 
 /// Fast enough for tests, slow enough for a busy machine.
 fn timing() -> Timing {
@@ -27,7 +29,11 @@ fn timing() -> Timing {
 }
 
 fn client() -> Client {
-    client_with(Lookup::new(|_| None))
+    client_at(timing())
+}
+
+fn client_at(timing: Timing) -> Client {
+    Client::with(vec![], Progress::new(Verbosity::Quiet), Lookup::new(|_| None), timing).unwrap()
 }
 
 fn client_with(lookup: Lookup) -> Client {
@@ -96,6 +102,16 @@ fn bytes(seed: u64, size: usize) -> Vec<u8> {
         state as u8
     };
     (0..size).map(|_| next()).collect()
+}
+
+/// What a target names.
+fn tag(client: &Client, target: &str) -> Option<Digest> {
+    client.document(&target.parse().unwrap()).unwrap().map(|document| document.blob().digest())
+}
+
+/// Registries that differ in all that the specification leaves open.
+fn both() -> [Registry; 2] {
+    [Registry::docker(), Registry::crane()]
 }
 
 /// Everything an image consists of can be read back, and is what was sent.
