@@ -6,9 +6,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::diff::NamedLayer;
 use crate::hint::WithHint;
 use crate::oci::append::layer_names;
+use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Descriptor, Document, ImageName, Manifest, Platform, Reference, Verified};
 use crate::registry::Client;
-use crate::store::{MAX_CONFIG, Store};
+use crate::store::Store;
 
 /// An image that exists, and where it is.
 pub(crate) struct Source {
@@ -77,7 +78,7 @@ impl Source {
     pub(crate) fn config(&self, descriptor: &Descriptor, registry: &Client) -> Result<Verified> {
         match &self.home {
             Home::Layout(store) => store.read(descriptor, MAX_CONFIG),
-            Home::Registry(reference) => registry.blob(reference, descriptor),
+            Home::Registry(reference) => registry.config(reference, descriptor),
         }
         .context("reading the config")
     }

@@ -24,8 +24,6 @@ use crate::oci::{Descriptor, Digest, Manifest, Verified};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Says that the base's layers are not in the layout, and which image in which registry has them.
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
-/// No image config is larger; it is read whole.
-pub(crate) const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
 /// A layout that is read; from [`Store::create`], one that is written as well.
 pub(crate) struct Store {

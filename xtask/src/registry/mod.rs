@@ -30,12 +30,11 @@ use self::pull::Download;
 use self::repository::Repository;
 use self::retry::Timing;
 use self::transport::Transport;
+use crate::oci::document::MAX_CONFIG;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Document, Reference, Verified};
 use crate::progress::{Progress, Step};
 
-/// Blobs that are read into memory, which configs are, have this size at most.
-const MAX_BLOB_IN_MEMORY: u64 = 16 * 1024 * 1024;
 /// Requests are a matter of waiting; one thread would do, and two keep hashing off the network.
 const WORKERS: usize = 2;
 
@@ -103,13 +102,13 @@ impl Client {
         })
     }
 
-    /// A small blob, such as a config.
-    pub(crate) fn blob(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
+    /// A config that a manifest names.
+    pub(crate) fn config(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
         self.run(async {
             let repository = Repository::new(reference, &self.plain_http)?;
             let url = Shown::new(&repository.blob(&descriptor.digest.to_string()));
-            if descriptor.size > MAX_BLOB_IN_MEMORY {
-                return Err(RegistryError::TooLarge { url, limit: MAX_BLOB_IN_MEMORY });
+            if descriptor.size > MAX_CONFIG {
+                return Err(RegistryError::TooLarge { url, limit: MAX_CONFIG });
             }
             let mut download = Download::new(&self.transport, &repository, descriptor);
             let mut bytes = Vec::new();

@@ -306,7 +306,7 @@ fn large_configs_are_not_read_into_memory() {
     let server = FaultProxy::alone(|_| Fault::Answer(answer("200 OK", &[], b"")));
     let reference = format!("{}/os/app:v1", server.address()).parse().unwrap();
     let descriptor = Descriptor { size: 1 << 40, ..Verified::own(vec![]).descriptor(MediaType::ImageConfig) };
-    let error = client().blob(&reference, &descriptor).unwrap_err();
+    let error = client().config(&reference, &descriptor).unwrap_err();
     assert!(error.to_string().contains("more than the 16777216 bytes"), "{error}");
     assert_eq!(server.seen().len(), 0);
 }
