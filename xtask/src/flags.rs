@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, Resettable};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::deliver::BaseLayers;
-use crate::oci::{Compression, ImageName, Platform, Timestamp};
+use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
 use crate::workspace::DistroName;
 use crate::workspace::settings::Repository;
@@ -79,10 +79,11 @@ pub(crate) enum Command {
   cargo xtask dist --dry-run --push
   cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os")]
     Dist(Dist),
-    /// Make a distro's base image
+    /// Make a distro's base image, in target/base, and push it when asked
     #[command(after_help = "Examples:
   cargo xtask base debian-13
-  cargo xtask base debian-13 --force")]
+  cargo xtask base centos-stream10 --force --push --image ghcr.io/me/os
+  cargo xtask base fedora-44 --update-pin")]
     Base(MakeBase),
     /// Compose the image alone: apps over a base's manifest, into a layout or a registry
     #[command(after_help = "Examples:
@@ -180,9 +181,24 @@ pub(crate) struct MakeBase {
     /// [default: the one in Cargo.toml]
     #[arg(env = "BASE_DISTRO")]
     pub(crate) distro: Option<DistroName>,
-    /// Make it again although its inputs have not changed
+    /// Stand another image in for the distro's upstream
+    #[arg(long, value_name = "REF", value_parser = registry_reference)]
+    pub(crate) from: Option<Reference>,
+    /// Push the base to the project's repository, as base-<distro> and base-<distro>-<day>
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Write down what the upstream's tag names now, in distro.toml, and do nothing else
+    #[arg(long, conflicts_with_all = ["from", "push", "force"])]
+    pub(crate) update_pin: bool,
+    /// Make it again although its inputs have not changed: packages may have
     #[arg(long)]
     pub(crate) force: bool,
+    /// The repository to push to, without a tag [default: the one in Cargo.toml]
+    #[arg(long, env = "IMAGE", value_name = "NAME")]
+    pub(crate) image: Option<Repository>,
+    /// The time of the image and of its day's tag, in seconds since 1970 [default: the image's own]
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS", hide = true)]
+    pub(crate) source_date_epoch: Option<Timestamp>,
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +236,15 @@ fn runs(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("there is no median of no runs".to_owned()),
         Ok(runs) => Ok(runs),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+/// An image that an engine can pull.
+fn registry_reference(text: &str) -> Result<Reference, String> {
+    match text.parse() {
+        Ok(ImageName::Registry(reference)) => Ok(reference),
+        Ok(ImageName::Layout { .. }) => Err("an engine pulls it: name an image in a registry".to_owned()),
         Err(error) => Err(format!("{error}")),
     }
 }

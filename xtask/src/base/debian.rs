@@ -9,11 +9,13 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
+use chrono::NaiveDate;
 use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
+use super::{Freshness, collect, is_there, read};
 use crate::exec;
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Tree, write_tar};
@@ -25,22 +27,16 @@ use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
 use crate::store::{Completeness, Store};
 use crate::workspace::Distro;
+use crate::workspace::distro::PACKAGES;
 
-/// What makes a distro's folder one of this kind.
-const PACKAGES: &str = "packages.list";
 const DPKG_OPTIONS: &str = "dpkg.cfg";
 const CUSTOMIZE: &str = "customize.sh";
 const ROOTFS: &str = "rootfs";
 /// Files that every distro has, beside the families' folders.
 const SHARED_ROOTFS: &str = "base/shared/rootfs";
 
-/// Debian 13's release, 2025-08-09: the only time that the build sees. It must not be 0, which
-/// shadow takes for "the password is to be changed now".
-const EPOCH: &str = "1754697600";
 /// Changes when the code below makes other bytes of the same inputs.
-const PROCESS: &str = "1";
-/// Debian's name for release 13.
-const SUITES: [(&str, &str); 1] = [("13", "trixie")];
+const PROCESS: &str = "2";
 
 const MMDEBSTRAP: Need =
     Need { program: "mmdebstrap", purpose: "makes the Debian base", from: Source::Debian("mmdebstrap") };
@@ -50,11 +46,6 @@ const NEWUIDMAP: Need = Need {
     from: Source::Debian("uidmap"),
 };
 
-/// Whether `distro` is made this way.
-pub(crate) fn is_debian(distro: &Distro) -> bool {
-    distro.dir.join(PACKAGES).is_file()
-}
-
 /// What making it takes on this machine.
 pub(crate) fn needs() -> Vec<Need> {
     if rustix::process::geteuid().is_root() { vec![MMDEBSTRAP] } else { vec![MMDEBSTRAP, NEWUIDMAP] }
@@ -62,7 +53,10 @@ pub(crate) fn needs() -> Vec<Need> {
 
 /// What the base is made of: when this changes, it is made anew.
 struct Recipe {
-    suite: &'static str,
+    suite: String,
+    /// Midnight of the day of the release. It must not be 0, which shadow takes for "the password
+    /// is to be changed now".
+    epoch: Timestamp,
     arch: Arch,
     packages: Vec<String>,
     dpkg_options: Vec<String>,
@@ -70,25 +64,17 @@ struct Recipe {
     overlay: Vec<u8>,
 }
 
-/// Whether a base that is there already will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// If its inputs have not changed.
-    IfUnchanged,
-    /// Never: packages may have changed on the mirror.
-    Always,
-}
-
 /// The base of `distro` in the layout `dir`, made when it is not there or its inputs changed.
 pub(crate) fn ensure(
     distro: &Distro,
+    (suite, released): (&str, NaiveDate),
     root: &Path,
     dir: &Path,
     freshness: Freshness,
     progress: &Progress,
     preflight: impl FnOnce(&[Need]) -> Result<()>,
 ) -> Result<ImageName> {
-    let recipe = Recipe::read(distro, root)?;
+    let recipe = Recipe::read(distro, suite, released, root)?;
     let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
     let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
     if freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
@@ -107,24 +93,6 @@ pub(crate) fn ensure(
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
     Ok(name)
-}
-
-/// Whether the layout has the image, with its layer.
-fn is_there(dir: &Path, tag: &str) -> Result<bool> {
-    if !dir.join("index.json").exists() {
-        return Ok(false);
-    }
-    let store = Store::open(dir)?;
-    if !store.tags()?.iter().any(|there| there == tag) {
-        return Ok(false);
-    }
-    match store.document(Some(tag))? {
-        Document::Manifest(manifest) => {
-            let mut blobs = manifest.layers.iter().chain([&manifest.config]);
-            blobs.try_fold(true, |all, blob| Ok(all && store.has(blob)?))
-        }
-        Document::Index(_) => Ok(false),
-    }
 }
 
 /// Runs mmdebstrap and writes the image; gives the layer's size.
@@ -150,8 +118,9 @@ fn make(
     })?;
     let kernel = kernel.context("the packages brought no kernel in /usr/lib/modules")?;
 
-    let created = EPOCH.parse::<Timestamp>()?.to_string();
+    let created = recipe.epoch.to_string();
     let labels = BTreeMap::from([
+        ("bootc-testboot.provides", "nginx,systemd"),
         ("containers.bootc", "1"),
         ("org.opencontainers.image.title", distro.title.as_str()),
         ("org.opencontainers.image.version", distro.name.release()),
@@ -190,11 +159,7 @@ fn make(
 }
 
 impl Recipe {
-    fn read(distro: &Distro, root: &Path) -> Result<Recipe> {
-        let release = distro.name.release();
-        let suite = SUITES.iter().find(|(known, _)| *known == release).map(|(_, suite)| *suite);
-        let suite =
-            suite.with_context(|| format!("{} is not a Debian release that is known here", distro.name))?;
+    fn read(distro: &Distro, suite: &str, released: NaiveDate, root: &Path) -> Result<Recipe> {
         let arch = Platform::host().arch;
 
         let mut files = BTreeMap::new();
@@ -210,7 +175,8 @@ impl Recipe {
         write_tar(&tree, &mut overlay)?;
 
         Ok(Recipe {
-            suite,
+            suite: suite.to_owned(),
+            epoch: Timestamp::midnight(released),
             arch,
             packages: packages(&lines(&distro.dir.join(PACKAGES))?, arch),
             dpkg_options: lines(&distro.dir.join(DPKG_OPTIONS))?,
@@ -229,7 +195,7 @@ impl Recipe {
     /// The tar of the finished root goes to standard output. The hooks, the clean environment
     /// and the skipped steps are what makes it the same for root and for an ordinary user.
     fn mmdebstrap<'a>(&self, sh: &'a Shell, mode: &str) -> xshell::Cmd<'a> {
-        let (suite, arch) = (self.suite, self.arch.name());
+        let (suite, arch) = (self.suite.as_str(), self.arch.name());
         let include = self.packages.join(",");
         let hook = r#"chroot "$1" sh /customize.sh"#;
         let dpkg_options = self.dpkg_options.iter().map(|option| format!("--dpkgopt={option}"));
@@ -250,7 +216,7 @@ impl Recipe {
             .env("HOME", "/nonexistent")
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
-            .env("SOURCE_DATE_EPOCH", EPOCH)
+            .env("SOURCE_DATE_EPOCH", self.epoch.seconds().to_string())
             // dracut runs once, in the hook, and not for each package.
             .env("INITRD", "No");
         let passed_on = ["TMPDIR", "http_proxy", "https_proxy", "no_proxy"];
@@ -369,30 +335,6 @@ fn lines(path: &Path) -> Result<Vec<String>> {
     let text = String::from_utf8(read(path)?).with_context(|| format!("reading {}", path.display()))?;
     let content = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     Ok(content.filter(|line| !line.is_empty()).map(str::to_owned).collect())
-}
-
-/// Every file below `folder`, under its path from there.
-fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
-    let listing = || format!("listing {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(listing)? {
-        let entry = entry.with_context(listing)?;
-        let name =
-            entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
-        let path = format!("{prefix}{name}");
-        let kind = entry.file_type().with_context(listing)?;
-        if kind.is_dir() {
-            collect(&entry.path(), &format!("{path}/"), files)?;
-        } else if kind.is_file() {
-            files.insert(path, read(&entry.path())?);
-        } else {
-            bail!("{} is neither a file nor a folder", entry.path().display());
-        }
-    }
-    Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 #[cfg(test)]

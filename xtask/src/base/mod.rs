@@ -1,13 +1,33 @@
 //! The image that ours is built on: its manifest and config, for each platform.
 
+pub(crate) mod advice;
+pub(crate) mod container;
 pub(crate) mod debian;
+pub(crate) mod engine;
+pub(crate) mod pin;
 
-use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::hint::WithHint;
-use crate::oci::{Base, Digest, ImageName, Platform, Reference};
+use crate::oci::{Base, Digest, Document, ImageName, Platform, Reference};
 use crate::registry::Client;
 use crate::source::{Home, Source};
+use crate::store::Store;
+
+pub(crate) use advice::{UPSTREAM_DIGEST, UPSTREAM_NAME};
+
+/// Whether a base that is there already will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// If its inputs have not changed.
+    IfUnchanged,
+    /// Never: packages may have changed on the mirror.
+    Always,
+}
 
 /// A base for each platform that was asked for, and where its layers are.
 pub(crate) struct ResolvedBase {
@@ -36,4 +56,46 @@ pub(crate) fn resolve(name: &ImageName, platforms: &[Platform], registry: &Clien
         ImageName::Registry(reference) => Some(reference.clone()),
     };
     Ok(ResolvedBase { reference, digest: source.document.blob().digest(), images, home: source.home })
+}
+
+/// Whether the layout has the image, with its layer.
+fn is_there(dir: &Path, tag: &str) -> Result<bool> {
+    if !dir.join("index.json").exists() {
+        return Ok(false);
+    }
+    let store = Store::open(dir)?;
+    if !store.tags()?.iter().any(|there| there == tag) {
+        return Ok(false);
+    }
+    match store.document(Some(tag))? {
+        Document::Manifest(manifest) => {
+            let mut blobs = manifest.layers.iter().chain([&manifest.config]);
+            blobs.try_fold(true, |all, blob| Ok(all && store.has(blob)?))
+        }
+        Document::Index(_) => Ok(false),
+    }
+}
+
+/// Every file below `folder`, under its path from there.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let listing = || format!("listing {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(listing)? {
+        let entry = entry.with_context(listing)?;
+        let name =
+            entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
+        let path = format!("{prefix}{name}");
+        let kind = entry.file_type().with_context(listing)?;
+        if kind.is_dir() {
+            collect(&entry.path(), &format!("{path}/"), files)?;
+        } else if kind.is_file() {
+            files.insert(path, read(&entry.path())?);
+        } else {
+            bail!("{} is neither a file nor a folder", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
 }

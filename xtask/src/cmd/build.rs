@@ -85,9 +85,10 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
 
     let base_name = match &flags.base {
         Some(name) => name.clone(),
-        None => super::base::name(distro, &workspace, session)?,
+        None => super::base::name(distro, &workspace, registry, session)?,
     };
     let base = base::resolve(&base_name, platforms, registry)?;
+    super::base::warn(&base_name, &base, &workspace, registry, session);
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),
         apps => Go::find(session.cache("go"))?.build_all(apps, platforms, version, &session.progress)?,

@@ -7,12 +7,14 @@ use serde_json::json;
 
 use super::Session;
 use crate::base::debian;
+use crate::base::engine::Engine;
 use crate::build;
 use crate::preflight::{self, Need};
 
 pub(crate) fn run(session: &Session) -> Result<()> {
     let mut needs: Vec<(&str, Need)> = vec![("dist", build::GO)];
     needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
+    needs.push(("base", Engine::choose(&session.root).need()));
     needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
     let mut seen = HashSet::new();
     needs.retain(|(_, need)| seen.insert(need.program));

@@ -4,8 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Session;
-use crate::base::debian;
-use crate::workspace::DistroName;
+use crate::workspace::{Distro, DistroKind, DistroName};
 
 pub(crate) fn run(session: &Session) -> Result<()> {
     let workspace = session.workspace()?;
@@ -22,15 +21,24 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         })
         .collect();
     let is_default = |name: &DistroName| *name == workspace.settings.distro;
+    let today = session.today();
     let distros: Vec<_> = workspace
         .distros
         .iter()
         .map(|distro| {
+            let platforms: Vec<String> = distro.platforms.iter().map(ToString::to_string).collect();
             json!({
                 "name": distro.name.to_string(),
                 "title": distro.title,
                 "default": is_default(&distro.name),
-                "made": if debian::is_debian(distro) { "from packages" } else { "from an image" },
+                "stage": distro.stage.name(),
+                "ended": distro.is_ended(today),
+                "end_of_life": distro.end_of_life.to_string(),
+                "successor": distro.successor.as_ref().map(ToString::to_string),
+                "made": made(&distro.kind),
+                "upstream": distro.upstream().map(ToString::to_string),
+                "pinned": distro.upstream().map(|upstream| upstream.pin.is_some()),
+                "platforms": platforms,
             })
         })
         .collect();
@@ -46,8 +54,22 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         }
         for distro in &workspace.distros {
             let default = if is_default(&distro.name) { " (default)" } else { "" };
-            text += &format!("distro {}{default}\n", distro.name);
+            let life = match (distro.is_ended(today), &distro.successor) {
+                (false, _) => format!("{}, until {}", distro.stage.name(), distro.end_of_life),
+                (true, None) => format!("ended on {}", distro.end_of_life),
+                (true, Some(successor)) => format!("ended on {}, go to {successor}", distro.end_of_life),
+            };
+            let Distro { name, title, kind, .. } = distro;
+            let from = distro.upstream().map_or(String::new(), |upstream| format!(": {upstream}"));
+            text += &format!("distro {name}{default}  {title}, {life}, {}{from}\n", made(kind));
         }
         text
     })
+}
+
+fn made(kind: &DistroKind) -> &'static str {
+    match kind {
+        DistroKind::Packages { .. } => "from packages",
+        DistroKind::Image { .. } => "from an image",
+    }
 }

@@ -11,8 +11,10 @@ mod list;
 mod test;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
 use crate::flags::{Command, Common, Flags};
@@ -77,6 +79,11 @@ impl Session {
 
     pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {
         preflight::ensure(needs, &self.root, self.consent, &self.progress)
+    }
+
+    /// Today, for telling what has ended. Nothing that is made depends on it.
+    pub(crate) fn today(&self) -> NaiveDate {
+        DateTime::<Utc>::from(SystemTime::now()).date_naive()
     }
 
     /// Where finished images are.

@@ -78,7 +78,7 @@ impl Base {
             return Err(BaseError::DiffIds { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
         }
 
-        let label = |name: &str| config.get("config")?.get("Labels")?.get(name)?.as_str();
+        let label = |name: &str| label(&config, name);
         if label(BOOTC_LABEL).is_none() && label(BOOTABLE_LABEL).is_none() {
             return Err(BaseError::NotBootable);
         }
@@ -97,9 +97,18 @@ impl Base {
         self.manifest.blob.digest()
     }
 
+    /// A label of the config.
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        label(&self.config, name)
+    }
+
     pub(crate) fn layers(&self) -> &[Descriptor] {
         &self.manifest.layers
     }
+}
+
+fn label<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    config.get("config")?.get("Labels")?.get(name)?.as_str()
 }
 
 /// Whether a bootc host imports a layer of this type; Docker's becomes OCI's when the image is

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
 
 /// A moment in whole seconds, as SOURCE_DATE_EPOCH gives it and as `created` shows it (RFC 3339).
 /// Source: reproducible-builds.org, "SOURCE_DATE_EPOCH"; OCI image specification, config.md, "created".
@@ -13,6 +13,27 @@ pub(crate) struct Timestamp(DateTime<Utc>);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a number of seconds since 1970")]
 pub(crate) struct TimestampError(String);
+
+impl Timestamp {
+    /// The moment at which `day` begins.
+    pub(crate) fn midnight(day: NaiveDate) -> Timestamp {
+        Timestamp(day.and_time(NaiveTime::MIN).and_utc())
+    }
+
+    /// An RFC 3339 time, such as an image's `created`.
+    pub(crate) fn from_rfc_3339(text: &str) -> Option<Timestamp> {
+        DateTime::parse_from_rfc3339(text).ok().map(|time| Timestamp(time.to_utc()))
+    }
+
+    /// Since 1970.
+    pub(crate) fn seconds(self) -> i64 {
+        self.0.timestamp()
+    }
+
+    pub(crate) fn day(self) -> NaiveDate {
+        self.0.date_naive()
+    }
+}
 
 impl FromStr for Timestamp {
     type Err = TimestampError;
@@ -45,5 +66,14 @@ mod tests {
         for bad in ["", "-1", "now", "99999999999999999"] {
             assert_eq!(shown(bad), Err(TimestampError(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn reads_days_and_rfc_3339() {
+        let day = NaiveDate::from_ymd_opt(2025, 8, 9).unwrap();
+        let midnight = Timestamp::midnight(day);
+        assert_eq!((midnight.seconds(), midnight.day()), (1_754_697_600, day));
+        let later = Timestamp::from_rfc_3339("2025-08-10T01:59:59.123456789+02:00").unwrap();
+        assert_eq!((later.day(), Timestamp::from_rfc_3339("today")), (day, None));
     }
 }

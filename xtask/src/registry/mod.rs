@@ -66,6 +66,12 @@ impl Client {
         Ok(Client { runtime, transport, plain_http, progress })
     }
 
+    /// Whether the registry of `reference` is spoken to without encryption.
+    pub(crate) fn is_plain_http(&self, reference: &Reference) -> anyhow::Result<bool> {
+        let repository = Repository::new(reference, &self.plain_http).map_err(RegistryError::into_hinted)?;
+        Ok(repository.base().scheme() == "http")
+    }
+
     /// The document that a reference names, or None where the registry says that there is none.
     pub(crate) fn document(&self, reference: &Reference) -> anyhow::Result<Option<Document>> {
         self.run(async {

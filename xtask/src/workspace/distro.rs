@@ -1,19 +1,27 @@
 //! The distros that a base can be made of: the folders `base/<family>/<release>/`.
+//!
+//! A folder is all that a distro takes. Its `distro.toml` says what it is; the file beside it,
+//! `Containerfile` or `packages.list`, says how its base is made.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use chrono::NaiveDate;
 use serde::Deserialize;
+use toml::value::Datetime;
 
 use super::files::{EntryKind, Tree};
 use super::problem::Problems;
-use crate::oci::Reference;
+use crate::oci::{Digest, Platform, Reference};
 
 /// Folder names: the bases, and in it what all of them share.
 const BASE: &str = "base";
 const SHARED: &str = "shared";
-const DISTRO_TOML: &str = "distro.toml";
+pub(crate) const DISTRO_TOML: &str = "distro.toml";
+/// Which of these a folder has decides how its base is made.
+pub(crate) const CONTAINERFILE: &str = "Containerfile";
+pub(crate) const PACKAGES: &str = "packages.list";
 
 /// A distro as it is asked for: `debian-13`, `centos-stream9`, `fedora-43`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -35,11 +43,104 @@ pub(crate) struct Distro {
     pub(crate) name: DistroName,
     /// As found under the workspace's root.
     pub(crate) dir: PathBuf,
-    /// For people; the name where nothing better is said.
+    /// For people.
     pub(crate) title: String,
-    /// The distro's own bootc image, which the base is made from. Without one, the base is made
-    /// here, from packages.
-    pub(crate) upstream: Option<Reference>,
+    pub(crate) stage: Stage,
+    /// From this day on, nobody mends it any more.
+    pub(crate) end_of_life: NaiveDate,
+    /// What to go to when it has ended.
+    pub(crate) successor: Option<DistroName>,
+    /// What its base exists for.
+    pub(crate) platforms: Vec<Platform>,
+    pub(crate) kind: DistroKind,
+}
+
+/// What a distro is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Stage {
+    Production,
+    /// For trying, developing and testing.
+    Preview,
+}
+
+/// How a distro's base is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DistroKind {
+    /// From packages: no engine and no registry are needed.
+    Packages {
+        /// The release's name on the mirror.
+        suite: String,
+        /// The day of the release: the only time that the build sees.
+        released: NaiveDate,
+    },
+    /// From the distro's own bootc image, by its Containerfile.
+    Image { upstream: Upstream },
+}
+
+/// A distro's own bootc image: the tag that moves, and what the tag named when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    /// Without a digest.
+    pub(crate) tag: Reference,
+    pub(crate) pin: Option<Digest>,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error(transparent)]
+    Reference(#[from] oci_spec::distribution::ParseError),
+    #[error(transparent)]
+    Digest(#[from] crate::oci::digest::DigestError),
+    #[error("it has no tag, so nobody could say whether it has moved")]
+    NoTag,
+}
+
+impl Distro {
+    /// Whether it has ended on the day `today`.
+    pub(crate) fn is_ended(&self, today: NaiveDate) -> bool {
+        today >= self.end_of_life
+    }
+
+    pub(crate) fn upstream(&self) -> Option<&Upstream> {
+        match &self.kind {
+            DistroKind::Packages { .. } => None,
+            DistroKind::Image { upstream } => Some(upstream),
+        }
+    }
+}
+
+impl Stage {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stage::Production => "production",
+            Stage::Preview => "preview",
+        }
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = UpstreamError;
+
+    fn from_str(text: &str) -> Result<Upstream, UpstreamError> {
+        let whole: Reference = text.parse()?;
+        // Without a tag and a digest, the parser adds `latest`; it has to be meant.
+        let name = text.split('@').next().unwrap_or(text);
+        let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let tag = whole.tag().filter(|_| has_tag).ok_or(UpstreamError::NoTag)?;
+        let pin = whole.digest().map(str::parse).transpose()?;
+        let (registry, repository) = (whole.registry().to_owned(), whole.repository().to_owned());
+        Ok(Upstream { tag: Reference::with_tag(registry, repository, tag.to_owned()), pin })
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pin {
+            None => write!(f, "{}", self.tag),
+            Some(digest) => write!(f, "{}@{digest}", self.tag),
+        }
+    }
 }
 
 impl DistroName {
@@ -84,11 +185,19 @@ impl fmt::Display for DistroName {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct DistroToml {
-    title: Option<String>,
-    image: Option<String>,
+    title: String,
+    stage: Stage,
+    end_of_life: Datetime,
+    successor: Option<DistroName>,
+    platforms: Vec<String>,
+    /// Of a distro with a Containerfile.
+    upstream: Option<String>,
+    /// Of a distro with a list of packages.
+    suite: Option<String>,
+    released: Option<Datetime>,
 }
 
 /// All distros, sorted by name.
@@ -109,25 +218,120 @@ pub(super) fn read(tree: &Tree, problems: &mut Problems) -> Vec<Distro> {
         }
     }
     distros.sort_by(|a, b| a.name.cmp(&b.name));
+    check_successors(&distros, tree, problems);
     distros
 }
 
 fn read_distro(tree: &Tree, name: DistroName, dir: PathBuf, problems: &mut Problems) -> Option<Distro> {
-    let path = dir.join(DISTRO_TOML);
-    let toml: DistroToml = match tree.read(&path, problems) {
-        Some(file) => file.toml(problems)?,
-        None => DistroToml::default(),
-    };
-    let upstream = match toml.image.map(|image| (image.parse(), image)) {
-        None => None,
-        Some((Ok(reference), _)) => Some(reference),
-        Some((Err(error), image)) => {
-            problems.add(path, format!("image `{image}`: {error}"), "write it like quay.io/owner/name:tag");
+    let found: Vec<String> = tree.entries(&dir, problems).into_iter().map(|entry| entry.name).collect();
+    let has = |file: &str| found.iter().any(|name| name == file);
+    let is_image = match (has(CONTAINERFILE), has(PACKAGES)) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) => {
+            problems.add(
+                dir,
+                format!("has a {CONTAINERFILE} and a {PACKAGES}: its base could be made in two ways"),
+                "remove the one that does not make it",
+            );
+            return None;
+        }
+        (false, false) => {
+            let hint = format!("add one of them; what several distros share belongs into {BASE}/{SHARED}");
+            problems.add(dir, format!("has neither a {CONTAINERFILE} nor a {PACKAGES}"), hint);
             return None;
         }
     };
-    let title = toml.title.unwrap_or_else(|| name.to_string());
-    Some(Distro { name, dir: tree.root.join(dir), title, upstream })
+    let path = dir.join(DISTRO_TOML);
+    let Some(file) = tree.read(&path, problems) else {
+        if !has(DISTRO_TOML) {
+            let hint = format!("write {}, as in the folders beside it", path.display());
+            problems.add(dir, format!("has no {DISTRO_TOML}, which says what the distro is"), hint);
+        }
+        return None;
+    };
+    let toml: DistroToml = file.toml(problems)?;
+    let before = problems.0.len();
+    let end_of_life = date("end-of-life", toml.end_of_life, &path, problems);
+    let platforms = platforms(&toml.platforms, &path, problems);
+    let kind = match (is_image, toml.upstream, toml.suite, toml.released) {
+        (true, Some(upstream), None, None) => image(&upstream, &path, problems),
+        (false, None, Some(suite), Some(released)) => date("released", released, &path, problems)
+            .map(|released| DistroKind::Packages { suite, released }),
+        (true, ..) => {
+            let hint = "write upstream = \"REGISTRY/NAME:TAG\", and neither suite nor released";
+            problems.add(&path, format!("a distro with a {CONTAINERFILE} is made from its upstream"), hint);
+            None
+        }
+        (false, ..) => {
+            let hint = "write suite = \"NAME\" and released = YYYY-MM-DD, and no upstream";
+            problems.add(&path, format!("a distro with a {PACKAGES} is made from a suite"), hint);
+            None
+        }
+    };
+    if problems.0.len() > before {
+        return None;
+    }
+    Some(Distro {
+        name,
+        dir: tree.root.join(dir),
+        title: toml.title,
+        stage: toml.stage,
+        end_of_life: end_of_life?,
+        successor: toml.successor,
+        platforms,
+        kind: kind?,
+    })
+}
+
+fn image(upstream: &str, path: &Path, problems: &mut Problems) -> Option<DistroKind> {
+    match upstream.parse() {
+        Ok(upstream) => Some(DistroKind::Image { upstream }),
+        Err(error) => {
+            let hint = "write it like quay.io/owner/name:tag, or with @sha256:... behind it";
+            problems.add(path, format!("upstream `{upstream}`: {error}"), hint);
+            None
+        }
+    }
+}
+
+/// A day; TOML's other times would leave open which day they mean.
+fn date(key: &str, value: Datetime, path: &Path, problems: &mut Problems) -> Option<NaiveDate> {
+    let day = match (value.date, value.time) {
+        (Some(date), None) => NaiveDate::from_ymd_opt(date.year.into(), date.month.into(), date.day.into()),
+        _ => None,
+    };
+    if day.is_none() {
+        problems.add(path, format!("{key} `{value}` is not a day"), format!("write {key} = YYYY-MM-DD"));
+    }
+    day
+}
+
+fn platforms(texts: &[String], path: &Path, problems: &mut Problems) -> Vec<Platform> {
+    if texts.is_empty() {
+        problems.add(path, "platforms is empty", "write platforms = [\"linux/amd64\"]");
+    }
+    let mut platforms = Vec::new();
+    for text in texts {
+        match text.parse() {
+            Ok(platform) => platforms.push(platform),
+            Err(error) => problems.add(path, error, "remove it from platforms"),
+        }
+    }
+    platforms
+}
+
+/// A successor that is not there would send people nowhere.
+fn check_successors(distros: &[Distro], tree: &Tree, problems: &mut Problems) {
+    for distro in distros {
+        let Some(successor) = &distro.successor else { continue };
+        if !distros.iter().any(|other| other.name == *successor) {
+            let dir = distro.dir.strip_prefix(tree.root).unwrap_or(&distro.dir);
+            let folder = format!("{BASE}/{}/{}", successor.family(), successor.release());
+            let message = format!("successor `{successor}` has no folder {folder}");
+            problems.add(dir.join(DISTRO_TOML), message, "name a distro that 'cargo xtask list' shows");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -142,5 +346,39 @@ mod tests {
         for bad in ["", "debian", "debian-", "-13", "Debian-13", "a-b/c", "a-..", "../x-1", "a-b-c"] {
             assert_eq!(bad.parse::<DistroName>(), Err(DistroNameError(bad.to_owned())));
         }
+    }
+    #[test]
+    fn upstreams_have_a_tag_and_perhaps_a_digest() {
+        let check = |text: &str, expected: &str| {
+            let shown = match text.parse::<Upstream>() {
+                Ok(upstream) => format!("{} pinned: {}", upstream, upstream.pin.is_some()),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(shown, expected, "for {text}");
+        };
+        let pinned = format!("quay.io/o/n:t@{}", Digest::of(b""));
+        check("quay.io/o/n:t", "quay.io/o/n:t pinned: false");
+        check(&pinned, &format!("{pinned} pinned: true"));
+        check("localhost:5000/n", "it has no tag, so nobody could say whether it has moved");
+        check(&pinned.replace(":t@", "@"), "it has no tag, so nobody could say whether it has moved");
+        check("Not valid", "invalid reference format");
+    }
+
+    #[test]
+    fn a_distro_ends_on_its_day() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        let distro = Distro {
+            name: "fedora-40".parse().unwrap(),
+            dir: PathBuf::new(),
+            title: String::new(),
+            stage: Stage::Production,
+            end_of_life: day("2025-05-13"),
+            successor: None,
+            platforms: Vec::new(),
+            kind: DistroKind::Packages { suite: String::new(), released: day("2024-04-23") },
+        };
+        let ended =
+            ["2024-04-23", "2025-05-12", "2025-05-13", "2030-01-01"].map(|on| distro.is_ended(day(on)));
+        assert_eq!(ended, [false, false, true, true]);
     }
 }

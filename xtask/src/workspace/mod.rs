@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub(crate) use app::App;
-pub(crate) use distro::{Distro, DistroName};
+pub(crate) use distro::{Distro, DistroKind, DistroName};
 pub(crate) use gosource::GoSourceError;
 pub(crate) use os::OsFiles;
 pub(crate) use problem::Problems;
@@ -51,7 +51,13 @@ pub(crate) struct Workspace {
 pub(crate) struct UnknownDistro {
     name: DistroName,
     known: String,
+    /// The one that may have been meant.
+    pub(crate) closest: Option<DistroName>,
 }
+
+/// From this likeness on, a name is worth suggesting; clap suggests its arguments by the same one.
+/// Source: clap_builder, `parser/features/suggestions.rs`.
+const LIKENESS: f64 = 0.7;
 
 impl Workspace {
     /// The folder in which `cwd` is, or which it is, whose Cargo.toml has our settings.
@@ -91,8 +97,15 @@ impl Workspace {
         self.distros.iter().find(|distro| distro.name == *name).ok_or_else(|| {
             let known: Vec<String> = self.distros.iter().map(|distro| distro.name.to_string()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            UnknownDistro { name: name.clone(), known }
+            UnknownDistro { name: name.clone(), known, closest: self.closest(name) }
         })
+    }
+
+    fn closest(&self, name: &DistroName) -> Option<DistroName> {
+        let wanted = name.to_string();
+        let likeness = |distro: &&Distro| strsim::jaro(&wanted, &distro.name.to_string());
+        let closest = self.distros.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(&closest) > LIKENESS).then(|| closest.name.clone())
     }
 }
 
@@ -105,6 +118,9 @@ mod tests {
 
     const CARGO_TOML: (&str, &str) =
         ("Cargo.toml", "[workspace.metadata.testboot]\nimage = \"ghcr.io/o/n\"\ndistro = \"debian-13\"\n");
+
+    const CENTOS: &str = "title = \"CentOS\"\nupstream = \"quay.io/c/c:stream9\"\nend-of-life = 2027-05-31\n\
+                          stage = \"production\"\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\n";
 
     fn workspace(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -168,7 +184,13 @@ mod tests {
             ("configs/os/nginx/files.location.conf", "location /files/ { alias /srv/files/; }"),
             ("base/shared/rootfs/etc/hosts", ""),
             ("base/debian/13/packages.list", ""),
-            ("base/centos/stream9/distro.toml", "title = \"CentOS\"\nimage = \"quay.io/c/c:stream9\""),
+            (
+                "base/debian/13/distro.toml",
+                "title = \"Debian 13\"\nsuite = \"trixie\"\nreleased = 2025-08-09\nend-of-life = 2030-06-30\n\
+                 stage = \"preview\"\nplatforms = [\"linux/amd64\"]",
+            ),
+            ("base/centos/stream9/Containerfile", ""),
+            ("base/centos/stream9/distro.toml", CENTOS),
         ]);
         let mut lines = Vec::new();
         let mut list = |owner: &str, files: Vec<&SourceFile>| {
@@ -185,7 +207,7 @@ mod tests {
         list("  sysusers", found.os.sysusers.iter().collect());
         list("  nginx", found.os.nginx_conf.iter().chain(&found.os.nginx_pieces).collect());
         for distro in &found.distros {
-            let upstream = distro.upstream.as_ref().map(ToString::to_string);
+            let upstream = distro.upstream().map(ToString::to_string);
             lines.push(format!("{}: {} from {upstream:?}", distro.name, distro.title));
         }
         insta::assert_snapshot!(lines.join("\n"), @r#"
@@ -200,7 +222,7 @@ mod tests {
           sysusers: other.conf
           nginx: nginx.conf files.location.conf
         centos-stream9: CentOS from Some("quay.io/c/c:stream9")
-        debian-13: debian-13 from None
+        debian-13: Debian 13 from None
         "#);
         assert_eq!(found.apps[0].route.as_ref().unwrap().port.number(), 8081);
         assert_eq!(found.apps[1].route, None);
@@ -208,6 +230,13 @@ mod tests {
         assert_eq!(found.distro(&found.settings.distro).unwrap().name, found.settings.distro);
         let unknown = found.distro(&"debian-14".parse().unwrap()).unwrap_err();
         assert_eq!(unknown.to_string(), "no folder base/debian/14: there are centos-stream9, debian-13");
+        let closest = |name: &str| {
+            let unknown = found.distro(&name.parse().unwrap()).unwrap_err();
+            unknown.closest.map(|name| name.to_string())
+        };
+        assert_eq!(closest("debian-14").as_deref(), Some("debian-13"));
+        assert_eq!(closest("centos-9").as_deref(), Some("centos-stream9"));
+        assert_eq!(closest("alpine-3"), None);
     }
 
     #[test]
@@ -435,13 +464,67 @@ mod tests {
             ],
         );
         check(
-            &[("base/Debian/13/x", ""), ("base/fedora/43/distro.toml", "image = \"Not valid\"")],
+            &[("base/Debian/13/x", "")],
+            &["base/Debian/13: `Debian-13` is not a distro: write <family>-<release>, such as debian-13, \
+             in lower-case letters, digits and dots; rename the folder"],
+        );
+    }
+
+    #[test]
+    fn problems_of_distros() {
+        let distro = |toml: &str, expected: &[&str]| {
+            check(&[("base/f/1/Containerfile", ""), ("base/f/1/distro.toml", toml)], expected);
+        };
+        distro(CENTOS, &[]);
+        distro(
+            &CENTOS.replace("quay.io/c/c:stream9", "Not valid"),
+            &["base/f/1/distro.toml: upstream `Not valid`: invalid reference format; \
+             write it like quay.io/owner/name:tag, or with @sha256:... behind it"],
+        );
+        distro(
+            &CENTOS.replace("upstream", "suite"),
+            &["base/f/1/distro.toml: a distro with a Containerfile is made from its upstream; \
+             write upstream = \"REGISTRY/NAME:TAG\", and neither suite nor released"],
+        );
+        distro(
+            &CENTOS.replace("2027-05-31", "2027-05-31T01:02:03").replace("linux/arm64", "arm64"),
             &[
-                "base/Debian/13: `Debian-13` is not a distro: write <family>-<release>, such as debian-13, \
-             in lower-case letters, digits and dots; rename the folder",
-                "base/fedora/43/distro.toml: image `Not valid`: invalid reference format; \
-             write it like quay.io/owner/name:tag",
+                "base/f/1/distro.toml: end-of-life `2027-05-31T01:02:03` is not a day; \
+             write end-of-life = YYYY-MM-DD",
+                "base/f/1/distro.toml: platform `arm64` is not one of \
+             linux/amd64, linux/arm64, linux/ppc64le, linux/s390x; remove it from platforms",
             ],
+        );
+        distro(
+            &format!("{CENTOS}successor = \"f-2\""),
+            &["base/f/1/distro.toml: successor `f-2` has no folder base/f/2; \
+             name a distro that 'cargo xtask list' shows"],
+        );
+        distro(
+            &CENTOS.replace("production", "beta"),
+            &[
+                "base/f/1/distro.toml: line 4: unknown variant `beta`, expected `production` or `preview`; mend line 4",
+            ],
+        );
+        let toml = ("base/f/1/distro.toml", CENTOS);
+        check(
+            &[toml, ("base/f/1/Containerfile", ""), ("base/f/1/packages.list", "")],
+            &["base/f/1: has a Containerfile and a packages.list: its base could be made in two ways; \
+             remove the one that does not make it"],
+        );
+        check(
+            &[toml, ("base/g/rootfs/etc/x", "")],
+            &[
+                "base/f/1: has neither a Containerfile nor a packages.list; \
+             add one of them; what several distros share belongs into base/shared",
+                "base/g/rootfs: has neither a Containerfile nor a packages.list; \
+             add one of them; what several distros share belongs into base/shared",
+            ],
+        );
+        check(
+            &[("base/f/1/Containerfile", "")],
+            &["base/f/1: has no distro.toml, which says what the distro is; \
+             write base/f/1/distro.toml, as in the folders beside it"],
         );
     }
 

@@ -1,0 +1,109 @@
+#!/bin/sh
+# Makes a base out of a distro's own bootc image that is made of RPM packages: installs what
+# packages.list names, puts the tuning in its place and turns services on. A Containerfile runs it
+# with base/shared mounted at /run/base, and names the packages that bring further repositories.
+set -eu
+umask 022
+
+shared=/run/base
+rpm=$shared/rpm
+sysusers=usr/lib/sysusers.d/10-testboot.conf
+preset=usr/lib/systemd/system-preset/50-testboot.preset
+
+fail() {
+	echo "base: error: $*" >&2
+	exit 1
+}
+
+make_users() {
+	systemd-sysusers "$rpm/rootfs/$sysusers"
+	awk '$1 == "u" { print $2, $3 }' "$rpm/rootfs/$sysusers" | while read -r user id; do
+		[ "$(id -u "$user")" = "$id" ] || fail "the id of $user is not $id"
+	done
+}
+
+install_packages() {
+	[ $# = 0 ] || dnf -y install "$@"
+	# shellcheck disable=SC2046 # One word a package.
+	dnf -y install --setopt=install_weak_deps=False $(sed 's/#.*//' "$rpm/packages.list")
+}
+
+# File by file, and not by COPY: that would also give /etc and /usr the modes that these folders
+# have in somebody's checkout.
+install_files() {
+	for rootfs in "$shared/rootfs" "$rpm/rootfs"; do
+		(cd "$rootfs" && find . -type f) | while read -r file; do
+			install -D -m 0644 "$rootfs/$file" "/$file"
+		done
+	done
+}
+
+# Debian's chrony reads this folder by itself, the others' only where it is told to.
+include_chrony() {
+	line='confdir /etc/chrony/conf.d'
+	grep -qxF "$line" /etc/chrony.conf || printf '\n%s\n' "$line" >>/etc/chrony.conf
+}
+
+# Links in /etc are these distros' own convention: an operator's `systemctl disable` works. They
+# last, since the preset below /usr says the same to a first boot and to `preset-all`.
+enable_services() {
+	awk '$1 == "enable" { print $2 }' "/$preset" | while read -r unit; do
+		case $unit in
+		cloud-*) [ -f "/usr/lib/systemd/system/$unit" ] || continue ;;
+		esac
+		systemctl --root=/ preset "$unit"
+		systemctl --root=/ --quiet is-enabled "$unit" || fail "$unit is not enabled"
+	done
+	[ -f /usr/lib/systemd/system/cloud-final.service ] || fail "cloud-init has no units"
+	# It waits for systemd-timesyncd, and for ever where chronyd keeps the time.
+	systemctl --root=/ mask systemd-time-wait-sync.service
+}
+
+# -P writes it into the policy, which the host loads; -N, because there is none to reload here.
+# Without it, nginx may not connect to the apps behind it.
+configure_selinux() {
+	setsebool -P -N httpd_can_network_connect=1
+}
+
+configure_firewall() {
+	firewall-offline-cmd --set-default-zone=public
+	open=$(firewall-offline-cmd --zone=public --list-services | tr ' ' '\n' | sort | tr '\n' ' ')
+	[ "$open" = "http https ssh " ] || fail "the firewall is open to: $open"
+}
+
+# What only the installation needed, or what tells of the machine that made the image.
+clean() {
+	dnf clean all
+	rm -rf /var/lib/dnf /var/log/dnf* /var/log/hawkey* /var/log/rhsm
+	find /var/cache /tmp -mindepth 1 -delete
+	# The engine's own mounts stay.
+	find /run -mindepth 1 -maxdepth 1 ! -path "$shared" ! -name secrets ! -name .containerenv -exec rm -rf {} +
+}
+
+# A host unpacks /var at its installation only, and what packages need there later has to be
+# declared. bootc's lint wants a line for every folder.
+declare_var() {
+	awk '$1 ~ /^[dDvqQL]/ { sub(/\/$/, "", $2); print $2 }' /usr/lib/tmpfiles.d/*.conf >/tmp/declared
+	{
+		echo "# Made from the packages' /var."
+		find /var -mindepth 1 -xdev \( -type d -o -type l \) -printf '%p\t%y\t%m\t%u\t%g\t%l\n' | LC_ALL=C sort |
+			awk -F '\t' '
+				FILENAME == "/tmp/declared" { declared[$0] = 1; next }
+				$1 in declared { next }
+				/[ "]/ { print "base: error: tmpfiles.d cannot name " $1 >"/dev/stderr"; exit 1 }
+				$2 == "d" { print "d", $1, "0" $3, $4, $5, "-" }
+				$2 == "l" { print "L", $1, "-", "-", "-", "-", $6 }
+			' /tmp/declared -
+	} >/usr/lib/tmpfiles.d/zz-testboot-var.conf
+	rm /tmp/declared
+}
+
+make_users
+install_packages "$@"
+install_files
+include_chrony
+enable_services
+configure_selinux
+configure_firewall
+clean
+declare_var

@@ -1,0 +1,205 @@
+//! A base from a distro's own bootc image: its Containerfile, built by a container engine, and read
+//! back into our own layout.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::engine::{Build, Engine};
+use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, is_there};
+use crate::hint::WithHint;
+use crate::oci::{Base, Digest, ImageName, Platform, Reference, Timestamp};
+use crate::preflight::Need;
+use crate::progress::{Progress, human_bytes};
+use crate::registry::Client;
+use crate::source::Source;
+use crate::store::{Completeness, Store};
+use crate::workspace::Distro;
+use crate::workspace::distro::{CONTAINERFILE, DISTRO_TOML, Upstream};
+
+/// What every distro may take files from, beside its own folder.
+const SHARED: &str = "base/shared";
+/// Changes when the code below makes something else of the same inputs.
+const PROCESS: &str = "1";
+
+/// What is to be made, and of what.
+pub(crate) struct Order<'a> {
+    pub(crate) distro: &'a Distro,
+    pub(crate) upstream: &'a Upstream,
+    /// Stands another image in for the upstream.
+    pub(crate) from: Option<&'a Reference>,
+    /// The workspace's, which is the build's context.
+    pub(crate) root: &'a Path,
+    /// The layout that the base is in afterwards.
+    pub(crate) dir: &'a Path,
+    pub(crate) freshness: Freshness,
+    pub(crate) created: Option<Timestamp>,
+}
+
+/// The image that a base is made from, as a digest.
+struct Resolved {
+    name: Reference,
+    digest: Digest,
+    origin: Origin,
+}
+
+/// Where the digest comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The registry has just said so.
+    Asked,
+    /// It is written down, so the image may be gone.
+    Written,
+}
+
+/// The base in the layout `order.dir`, made when it is not there or when what it is made of has
+/// changed. Until the new one is whole, the layout has the old one.
+pub(crate) fn ensure(
+    order: &Order<'_>,
+    registry: &Client,
+    progress: &Progress,
+    preflight: impl FnOnce(&[Need]) -> Result<()>,
+) -> Result<ImageName> {
+    let Order { distro, dir, .. } = order;
+    let resolved = resolve(order, registry, progress)?;
+    let labels = labels(distro, &resolved);
+    let tag = format!("inputs-{}", inputs(order, &labels)?.short());
+    let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
+    if order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+        return Ok(name);
+    }
+
+    let host = Platform::host();
+    if !distro.platforms.contains(&host) {
+        return Err(anyhow!("{} does not exist for {host}", distro.name))
+            .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
+    }
+    resolved.check_is_there(distro, registry)?;
+    let engine = Engine::find(order.root, preflight)?;
+    let store = Store::create(dir)?;
+    let doing = format!("making {} from {}", distro.name, resolved.name);
+    let step = progress.step(format!("{doing}; this takes some minutes"));
+    let build = Build {
+        context: order.root,
+        containerfile: &distro.dir.join(CONTAINERFILE),
+        upstream: &resolved.name,
+        upstream_digest: resolved.digest,
+        plain_http: registry.is_plain_http(&resolved.name)?,
+        labels,
+        created: order.created,
+        image: format!("localhost/bootc-testboot-base:{}", distro.name),
+    };
+    engine.build(&build, |line| step.at(format!("{doing}: {line}"))).context(doing.clone())?;
+    step.at(format!("{doing}: reading it back"));
+    let size = read_back(engine, &build.image, &store, dir, &tag, registry)?;
+    store.keep_only(&tag)?;
+    store.collect_garbage()?;
+    step.done(format!("made {} ({})", distro.name, human_bytes(size)));
+    Ok(name)
+}
+
+/// What the distro's upstream, or what stands in for it, is now.
+fn resolve(order: &Order<'_>, registry: &Client, progress: &Progress) -> Result<Resolved> {
+    let (name, written) = match order.from {
+        Some(from) => (from, from.digest().map(str::parse).transpose()?),
+        None => (&order.upstream.tag, order.upstream.pin),
+    };
+    if let Some(digest) = written {
+        return Ok(Resolved { name: name.clone(), digest, origin: Origin::Written });
+    }
+    if order.from.is_none() {
+        let distro = &order.distro.name;
+        progress.warn(format!("{name} is not pinned: run 'cargo xtask base {distro} --update-pin'"));
+    }
+    Ok(Resolved { name: name.clone(), digest: ask(name, registry)?, origin: Origin::Asked })
+}
+
+/// What a tag names in its registry now.
+pub(crate) fn ask(tag: &Reference, registry: &Client) -> Result<Digest> {
+    let asking = || format!("asking for {tag}");
+    let document = registry.document(tag).with_context(asking)?;
+    let document = document
+        .ok_or_else(|| anyhow!("{tag} is not in its registry"))
+        .hint("check the upstream in distro.toml; '--from REF' stands another image in")?;
+    Ok(document.blob().digest())
+}
+
+impl Resolved {
+    /// Asks for an image that was written down some time ago: registries remove old ones.
+    fn check_is_there(&self, distro: &Distro, registry: &Client) -> Result<()> {
+        if self.origin == Origin::Asked {
+            return Ok(());
+        }
+        let Resolved { name, digest, .. } = self;
+        let (host, repository) = (name.registry().to_owned(), name.repository().to_owned());
+        let pinned = Reference::with_digest(host, repository, digest.to_string());
+        match registry.document(&pinned).with_context(|| format!("asking for {pinned}"))? {
+            Some(_) => Ok(()),
+            None => Err(anyhow!("{pinned} is gone from its registry"))
+                .hint(format!("run 'cargo xtask base {} --update-pin' to take today's", distro.name)),
+        }
+    }
+}
+
+/// What the command knows and the Containerfile does not.
+/// Source: OCI image specification, annotations.md.
+fn labels(distro: &Distro, upstream: &Resolved) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("org.opencontainers.image.title", distro.title.clone()),
+        ("org.opencontainers.image.version", distro.name.release().to_owned()),
+        (UPSTREAM_NAME, upstream.name.to_string()),
+        (UPSTREAM_DIGEST, upstream.digest.to_string()),
+    ])
+}
+
+/// What the base is made of: when this changes, it is made anew. The upstream is in the labels.
+/// Of `distro.toml`, the labels have what counts.
+fn inputs(order: &Order<'_>, labels: &BTreeMap<&'static str, String>) -> Result<Digest> {
+    let mut files = BTreeMap::new();
+    collect(&order.root.join(SHARED), "shared/", &mut files)?;
+    collect(&order.distro.dir, "distro/", &mut files)?;
+    files.remove(&format!("distro/{DISTRO_TOML}"));
+    let files: BTreeMap<String, Digest> =
+        files.into_iter().map(|(path, content)| (path, Digest::of(&content))).collect();
+    let created = order.created.map(|time| time.to_string());
+    Ok(Digest::of(&serde_json::to_vec(&(PROCESS, labels, files, created))?))
+}
+
+/// Takes the engine's image over into `store`, once it has shown itself to be one that can be
+/// built on; gives the size of its layers.
+fn read_back(
+    engine: Engine,
+    image: &str,
+    store: &Store,
+    dir: &Path,
+    tag: &str,
+    registry: &Client,
+) -> Result<u64> {
+    // Beside the layout, so that blobs are linked and not copied.
+    let beside = dir.parent().unwrap_or(dir);
+    let exported = tempfile::Builder::new()
+        .prefix(".export-")
+        .tempdir_in(beside)
+        .with_context(|| format!("making a folder in {}", beside.display()))?;
+    engine.export(image, exported.path(), tag)?;
+    let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some(tag.to_owned()) };
+    let source = Source::open(&name, registry)?;
+    let from = Store::open(exported.path())?;
+    let manifest = source.manifest(Platform::host(), registry)?;
+    let config = source.config(&manifest.config, registry)?;
+    let Base { manifest, .. } = Base::new(manifest, config, Platform::host())
+        .hint("the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does")?;
+    for blob in manifest.layers.iter().chain([&manifest.config]) {
+        store.adopt(&from, blob)?;
+    }
+    let descriptor = source.document.descriptor();
+    if descriptor.digest != manifest.blob.digest() {
+        bail!("the engine made an index of {image}, where an image was expected");
+    }
+    store.put(&descriptor, source.document.blob())?;
+    store.tag(tag, &source.document, &Completeness::Whole)?;
+    fs::remove_dir_all(exported.path()).with_context(|| format!("removing {}", exported.path().display()))?;
+    Ok(manifest.layers.iter().map(|layer| layer.size).sum())
+}
