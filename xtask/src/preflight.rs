@@ -27,6 +27,8 @@ pub(crate) enum Source {
     Debian(&'static str),
     /// `go install` of this package, into the workspace's own `target/tools/bin`.
     GoInstall(&'static str),
+    /// `pip install` of this package, into an environment of the workspace's own.
+    Pip(&'static str),
     /// Comes with a language's toolchain; the user installs that, as its page says.
     Toolchain { page: &'static str },
 }
@@ -41,14 +43,16 @@ pub(crate) enum Consent {
 /// Folders in which administrators' programs are, although a user's PATH lacks them.
 const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// Where a program is: in PATH or among the system's. One that `go install` brings has a version,
-/// so the workspace's own counts alone, and only if it was installed as that version.
+/// Where a program is: in PATH or among the system's. One that a language's installer brings has a
+/// version, so the workspace's own counts alone, and only if it was installed as that version.
 pub(crate) fn find(need: &Need, root: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = match need.from {
-        Source::GoInstall(package) => {
+        Source::GoInstall(package) | Source::Pip(package) => {
             let is_it = fs::read_to_string(receipt(need, root)).is_ok_and(|installed| installed == package);
-            if is_it { vec![tools(root)] } else { Vec::new() }
+            let dir =
+                if matches!(need.from, Source::Pip(_)) { python(root).join("bin") } else { tools(root) };
+            if is_it { vec![dir] } else { Vec::new() }
         }
         Source::Debian(_) | Source::Toolchain { .. } => {
             std::env::split_paths(&path).chain(SYSTEM_DIRS.map(PathBuf::from)).collect()
@@ -90,13 +94,25 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
         step.done(format!("installed Debian packages: {}", packages.join(" ")));
     }
     for need in missing {
-        if let Source::GoInstall(package) = need.from {
-            let step = progress.step(format!("installing {package} into {}", tools(root).display()));
-            exec::run(cmd!(sh, "go install {package}").env("GOBIN", tools(root)))?;
-            let receipt = receipt(need, root);
-            fs::write(&receipt, package).with_context(|| format!("writing {}", receipt.display()))?;
-            step.done(format!("installed {package} into {}", tools(root).display()));
+        let (package, folder) = match need.from {
+            Source::GoInstall(package) => (package, tools(root)),
+            Source::Pip(package) => (package, python(root)),
+            Source::Debian(_) | Source::Toolchain { .. } => continue,
+        };
+        let step = progress.step(format!("installing {package} into {}", folder.display()));
+        match need.from {
+            Source::Pip(_) => {
+                let pip = folder.join("bin/pip");
+                exec::run(cmd!(sh, "python3 -m venv {folder}"))?;
+                exec::run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {package}"))?;
+            }
+            Source::GoInstall(_) | Source::Debian(_) | Source::Toolchain { .. } => {
+                exec::run(cmd!(sh, "go install {package}").env("GOBIN", &folder))?;
+            }
         }
+        let receipt = receipt(need, root);
+        fs::write(&receipt, package).with_context(|| format!("writing {}", receipt.display()))?;
+        step.done(format!("installed {package} into {}", folder.display()));
     }
     match missing.iter().find(|need| find(need, root).is_none()) {
         None => Ok(()),
@@ -119,7 +135,7 @@ pub(crate) fn install_hint(missing: &[Need]) -> String {
     if !packages.is_empty() {
         parts.push(format!("run 'sudo apt-get install {}'", packages.join(" ")));
     }
-    let is_ours = |need: &Need| matches!(need.from, Source::GoInstall(_));
+    let is_ours = |need: &Need| matches!(need.from, Source::GoInstall(_) | Source::Pip(_));
     if missing.iter().any(is_ours) {
         let programs: Vec<&str> =
             missing.iter().filter(|need| is_ours(need)).map(|need| need.program).collect();
@@ -135,6 +151,7 @@ fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
         .iter()
         .filter_map(|need| match need.from {
             Source::Debian(package) => Some(package),
+            Source::Pip(_) => Some("python3-venv"),
             Source::GoInstall(_) | Source::Toolchain { .. } => None,
         })
         .collect();
@@ -145,6 +162,10 @@ fn debian_packages(needs: &[Need]) -> Vec<&'static str> {
 
 fn tools(root: &Path) -> PathBuf {
     root.join("target/tools/bin")
+}
+
+fn python(root: &Path) -> PathBuf {
+    root.join("target/tools/python")
 }
 
 /// Says which package and version a program of ours came from.
@@ -164,6 +185,7 @@ mod tests {
             need("sh", Source::Debian("dash")),
             need("no-such-a", Source::Debian("a-package")),
             need("no-such-b", Source::GoInstall("example.com/b@v1")),
+            need("no-such-p", Source::Pip("p-bin==1")),
             need("no-such-c", Source::Toolchain { page: "example.com/c" }),
         ];
         let progress = Progress::new(Verbosity::Quiet);
@@ -175,13 +197,15 @@ mod tests {
         insta::assert_snapshot!(told(&needs), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
+        no-such-p is missing: it is for this test
         no-such-c is missing: it is for this test
-        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package'; run it again with '--yes', which installs no-such-b
+        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package python3-venv'; run it again with '--yes', which installs no-such-b, no-such-p
         ");
-        insta::assert_snapshot!(told(&needs[..3]), @"
+        insta::assert_snapshot!(told(&needs[..4]), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
-        hint: run 'sudo apt-get install a-package'; run it again with '--yes', which installs no-such-b
+        no-such-p is missing: it is for this test
+        hint: run 'sudo apt-get install a-package python3-venv'; run it again with '--yes', which installs no-such-b, no-such-p
         ");
     }
 }

