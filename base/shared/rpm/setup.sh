@@ -77,6 +77,7 @@ configure_firewall() {
 clean() {
 	dnf clean all
 	rm -rf /var/lib/dnf /var/log/dnf* /var/log/hawkey* /var/log/rhsm
+	rm -f /etc/.pwd.lock /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow-
 	find /var/cache /tmp -mindepth 1 -delete
 	# The engine's own mounts stay.
 	find /run -mindepth 1 -maxdepth 1 ! -path "$shared" ! -name secrets ! -name .containerenv -exec rm -rf {} +

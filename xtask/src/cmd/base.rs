@@ -54,9 +54,10 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
 }
 
 /// The image to build on for `distro`: made on the spot where that is how it is made, and
-/// otherwise the base that the project has published.
+/// otherwise the base that the project has published, in the repository `published`.
 pub(crate) fn name(
     distro: &DistroName,
+    published: &Repository,
     workspace: &Workspace,
     registry: &Client,
     session: &Session,
@@ -67,9 +68,7 @@ pub(crate) fn name(
             let request = Request { from: None, freshness: Freshness::IfUnchanged, created: None };
             Ok(make(distro, &request, registry, session)?.1)
         }
-        DistroKind::Image { .. } => {
-            Ok(ImageName::Registry(workspace.settings.image.tagged(&tag(&distro.name))))
-        }
+        DistroKind::Image { .. } => Ok(ImageName::Registry(published.tagged(&tag(&distro.name)))),
     }
 }
 

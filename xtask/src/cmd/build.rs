@@ -83,9 +83,10 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
         None
     });
 
+    let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     let base_name = match &flags.base {
         Some(name) => name.clone(),
-        None => super::base::name(distro, &workspace, registry, session)?,
+        None => super::base::name(distro, repository, &workspace, registry, session)?,
     };
     let base = base::resolve(&base_name, platforms, registry)?;
     super::base::warn(&base_name, &base, &workspace, registry, session);
@@ -105,7 +106,7 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     };
     let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
 
-    let target = flags.image.as_ref().unwrap_or(&workspace.settings.image).tagged(&tag);
+    let target = repository.tagged(&tag);
     Ok(Made { composition, base, tag, target, version: flags.app_version.clone() })
 }
 

@@ -244,6 +244,13 @@ pub(crate) struct Entry {
 }
 
 impl Layout {
+    /// An empty one, which still needs its index.
+    pub(crate) fn create(dir: &Path) -> Layout {
+        fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+        fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+        Layout { dir: dir.to_owned() }
+    }
+
     pub(crate) fn blob_path(&self, digest: &str) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap())
     }
@@ -317,7 +324,7 @@ impl Layout {
         }
     }
 
-    fn put(&self, bytes: &[u8], media_type: &str) -> Value {
+    pub(crate) fn put(&self, bytes: &[u8], media_type: &str) -> Value {
         let digest = sha256(bytes);
         fs::write(self.blob_path(&digest), bytes).unwrap();
         json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
@@ -345,16 +352,14 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// A stand-in for a bootc base: `t` for this machine, `multi` for two platforms, and `plain`, which
 /// is no bootc image.
 fn write_standin(dir: &Path) {
-    fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
-    let layout = Layout { dir: dir.to_owned() };
+    let layout = Layout::create(dir);
     let mut entries = Vec::new();
     let mut tag = |name: &str, mut descriptor: Value| {
         descriptor["annotations"] = json!({REF_NAME: name});

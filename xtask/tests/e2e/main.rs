@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod base;
+mod bases;
 mod failures;
 mod harness;
 mod image;
 mod interrupts;
+mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;

@@ -1,0 +1,132 @@
+//! A stand-in for a distro's own bootc image: Debian's systemd and chrony, and scripts in place of
+//! what only a distro of RPM packages has. It is made once, and kept in `target/e2e`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::harness::{INDEX, Layout, MANIFEST, REF_NAME, Workspace, host_architecture, sha256, skopeo_push};
+use crate::testing::{Registry, program};
+
+/// How it is made: when this changes, so does the name under which it is kept.
+const MMDEBSTRAP: &[&str] = &[
+    "--variant=essential",
+    "--format=tar",
+    "--include=systemd,chrony",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/zoneinfo/*",
+    // Its configuration and its unit are where Debian has them, and not where the others do.
+    "--customize-hook=rm -r $1/etc/chrony $1/usr/lib/systemd/system/chrony*",
+    "--customize-hook=rm $1/etc/systemd/system/chronyd.service $1/etc/systemd/system/*/chrony.service",
+    "--customize-hook=rm -r $1/var/log/apt && find $1/boot -mindepth 1 -delete",
+    "--customize-hook=find $1/var/cache $1/var/log -type f -delete",
+    "trixie",
+];
+
+/// The stand-in in a registry, and an engine's store for a test's own builds.
+pub(crate) struct Upstream {
+    pub(crate) registry: Registry,
+    /// Without a tag.
+    pub(crate) name: String,
+}
+
+impl Upstream {
+    /// The Debian one, as tag `t`.
+    pub(crate) fn debian() -> Upstream {
+        let upstream = Upstream::empty();
+        skopeo_push(&format!("oci:{}:t", debian().display()), &format!("{}:t", upstream.name), "");
+        upstream
+    }
+
+    pub(crate) fn empty() -> Upstream {
+        let registry = Registry::docker();
+        let name = format!("{}/bootc/standin", registry.address());
+        Upstream { registry, name }
+    }
+}
+
+/// Settings that keep an engine's images apart from the machine's own.
+pub(crate) fn storage(workspace: &Workspace) -> PathBuf {
+    let conf = workspace.path("../storage.conf");
+    let dir = workspace.path("../storage");
+    let text = format!(
+        "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/root\"\nrunroot = \"{0}/run\"\n\
+         [storage.options.overlay]\nskip_mount_home = \"true\"\n",
+        dir.display()
+    );
+    fs::write(&conf, text).unwrap();
+    conf
+}
+
+fn debian() -> PathBuf {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin");
+    let scripts = pack(&scripts);
+    let key = sha256(&[MMDEBSTRAP.join("\n").as_bytes(), &scripts].concat());
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e").join(&key[7..19]);
+    fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    // The second of two tests waits for the first.
+    let lock = fs::File::create(dir.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if dir.exists() {
+        return dir;
+    }
+    let temp = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
+    let root = temp.path().join("root.tar");
+    let output = Command::new(program("mmdebstrap"))
+        .args(MMDEBSTRAP)
+        .arg(&root)
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "mmdebstrap: {}", String::from_utf8_lossy(&output.stderr));
+    let layout = Layout::create(&temp.path().join("oci"));
+    let (layers, diff_ids): (Vec<_>, Vec<_>) = [fs::read(&root).unwrap(), scripts]
+        .into_iter()
+        .map(|tar| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(&tar).unwrap();
+            let layer = layout.put(&gzip.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip");
+            (layer, sha256(&tar))
+        })
+        .unzip();
+    let labels = json!({
+        "containers.bootc": "1", "ostree.bootable": "true", "vendor.example": "kept",
+        "org.opencontainers.image.version": "the upstream's own",
+    });
+    let config = json!({
+        "created": "2025-01-02T03:04:05Z", "architecture": host_architecture(), "os": "linux",
+        "config": {"Labels": labels, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["/sbin/init"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created_by": "Debian"}, {"created_by": "stand-ins"}],
+    });
+    let config = layout.put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+    let mut manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
+    manifest["annotations"] = json!({REF_NAME: "t"});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+    fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
+    fs::rename(&layout.dir, &dir).unwrap();
+    dir
+}
+
+/// The scripts as a layer.
+fn pack(folder: &Path) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let bin = folder.join("usr/bin");
+    let mut names: Vec<_> = fs::read_dir(&bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    for name in names {
+        let content = fs::read(bin.join(&name)).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, Path::new("usr/bin").join(name), &content[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
