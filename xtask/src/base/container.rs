@@ -184,6 +184,7 @@ fn read_back(
         .tempdir_in(beside)
         .with_context(|| format!("making a folder in {}", beside.display()))?;
     engine.export(image, exported.path(), tag)?;
+    engine.forget(image)?;
     let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some(tag.to_owned()) };
     let source = Source::open(&name, registry)?;
     let from = Store::open(exported.path())?;

@@ -108,6 +108,13 @@ impl Engine {
         exec::run(command).map_err(|error| explain(error, &[]))
     }
 
+    /// Removes what was exported from the engine's store; the upstream's image stays there.
+    pub(crate) fn forget(self, image: &str) -> Result<()> {
+        let sh = Shell::new()?;
+        let program = self.need().program;
+        exec::run(cmd!(sh, "{program} rmi {image}")).map_err(|error| explain(error, &[]))
+    }
+
     /// `--no-cache`: an engine does not look at what a step mounts, and packages may have changed
     /// on their mirror. `--layers=false`: all of a Containerfile's steps make one layer, so what one
     /// of them removes is in none.

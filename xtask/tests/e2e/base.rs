@@ -1,6 +1,7 @@
 //! The Debian base, made from packages, with the apps on it.
 
 use crate::harness::{Workspace, fingerprint, judge};
+use crate::testing::Registry;
 
 /// The only test that installs packages: it needs a Debian mirror, and a minute or two.
 #[test]
@@ -42,4 +43,12 @@ fn dist_makes_its_own_base() {
     assert_eq!(workspace.ok("base debian-13"), report["base"]["digest"].as_str().unwrap());
     assert_eq!(workspace.ok("dist"), report["digest"].as_str().unwrap());
     assert_eq!(fingerprint(&workspace.path("target/base")), made);
+
+    // It is pushed like any other; its day is the release's.
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    let pushed = workspace.json(&format!("base debian-13 --push --image {image}"));
+    for tag in ["base-debian-13-20250809", "base-debian-13"] {
+        assert_eq!(judge("crane", &format!("digest {image}:{tag}")).trim_end(), pushed["digest"]);
+    }
 }
