@@ -83,7 +83,7 @@ pub(crate) fn ensure(
     let step = progress.step(format!("{doing}; this takes some minutes"));
     let build = Build {
         context: order.root,
-        containerfile: &distro.dir.join(CONTAINERFILE),
+        containerfile: distro.dir.strip_prefix(order.root).unwrap_or(&distro.dir).join(CONTAINERFILE),
         upstream: &resolved.name,
         upstream_digest: resolved.digest,
         plain_http: registry.is_plain_http(&resolved.name)?,

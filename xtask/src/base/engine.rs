@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
@@ -36,7 +36,8 @@ pub(crate) enum Engine {
 pub(crate) struct Build<'a> {
     /// What paths in the Containerfile are relative to.
     pub(crate) context: &'a Path,
-    pub(crate) containerfile: &'a Path,
+    /// As seen from the context.
+    pub(crate) containerfile: PathBuf,
     /// The image that it starts from.
     pub(crate) upstream: &'a Reference,
     pub(crate) upstream_digest: Digest,
@@ -195,7 +196,7 @@ mod tests {
         let upstream = "quay.io/o/n:t".parse().unwrap();
         let mut build = Build {
             context: Path::new("/ws"),
-            containerfile: Path::new("base/f/1/Containerfile"),
+            containerfile: "base/f/1/Containerfile".into(),
             upstream: &upstream,
             upstream_digest: Digest::of(b""),
             plain_http: false,
