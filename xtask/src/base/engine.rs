@@ -140,16 +140,13 @@ impl Engine {
 
 /// The engine's error, with what the step said before it, and with what mends it.
 fn explain(error: ExecError, said: &[String]) -> anyhow::Error {
-    let text = match &error {
-        ExecError::Failed { .. } if !said.is_empty() => {
-            let lines: String = said.iter().map(|line| format!("\n    {line}")).collect();
-            format!("{error}\n  and before, on standard output{lines}")
-        }
-        ExecError::Failed { .. } => error.to_string(),
-        ExecError::Start { .. } | ExecError::Io { .. } | ExecError::Log { .. } | ExecError::Interrupted => {
-            return error.into();
-        }
-    };
+    // Only what the engine says itself can be explained.
+    let ExecError::Failed { .. } = &error else { return error.into() };
+    let mut text = error.to_string();
+    if !said.is_empty() {
+        let lines: String = said.iter().map(|line| format!("\n    {line}")).collect();
+        text += &format!("\n  and before, on standard output{lines}");
+    }
     let hint = hint(&text);
     hinted(anyhow!("{text}"), hint)
 }

@@ -12,11 +12,12 @@ use crate::base::container::{self, Order};
 use crate::base::{Freshness, ResolvedBase, debian, pin};
 use crate::flags::MakeBase;
 use crate::hint::WithHint;
-use crate::oci::{Document, ImageName, Manifest, Reference, Timestamp};
+use crate::oci::document::MAX_CONFIG;
+use crate::oci::{Descriptor, Document, ImageName, Manifest, Reference, Timestamp};
 use crate::progress::human_bytes;
 use crate::registry::{BlobSource, Client, Push, PushBlob};
 use crate::report::PushReport;
-use crate::store::{self, MAX_CONFIG, Store};
+use crate::store::{self, Store};
 use crate::workspace::distro::{DISTRO_TOML, Stage};
 use crate::workspace::settings::Repository;
 use crate::workspace::{Distro, DistroKind, DistroName, Workspace};
@@ -170,7 +171,7 @@ fn push(
     let dated = format!("{tag}-{}", day.day().format("%Y%m%d"));
     let send = |tag: String| -> Result<PushReport> {
         let target = repository.tagged(&tag);
-        let blob = |descriptor: &crate::oci::Descriptor| {
+        let blob = |descriptor: &Descriptor| {
             let descriptor = descriptor.clone();
             let named = descriptor.clone();
             let open = move || -> std::io::Result<Box<dyn std::io::Read + Send>> {
