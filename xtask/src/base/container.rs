@@ -24,6 +24,9 @@ const SHARED: &str = "base/shared";
 /// Changes when the code below makes something else of the same inputs.
 const PROCESS: &str = "1";
 
+/// Where, in the layout, the engine writes before anything is verified.
+const EXPORT: &str = ".export";
+
 /// What is to be made, and of what.
 pub(crate) struct Order<'a> {
     pub(crate) distro: &'a Distro,
@@ -89,7 +92,8 @@ pub(crate) fn ensure(
         plain_http: registry.is_plain_http(&resolved.name)?,
         labels,
         created: order.created,
-        image: format!("localhost/bootc-testboot-base:{}", distro.name),
+        // Another checkout's build, in the same store, has other inputs and so another name.
+        image: format!("localhost/bootc-testboot-base:{tag}"),
     };
     engine.build(&build, |line| step.at(format!("{doing}: {line}"))).context(doing.clone())?;
     step.at(format!("{doing}: reading it back"));
@@ -177,12 +181,17 @@ fn read_back(
     tag: &str,
     registry: &Client,
 ) -> Result<u64> {
-    // Beside the layout, so that blobs are linked and not copied.
-    let beside = dir.parent().unwrap_or(dir);
+    // Inside the layout, so that blobs are linked and not copied, and so that its lock is ours: what
+    // is there already is a killed run's.
+    let left = dir.join(EXPORT);
+    if left.exists() {
+        fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
+    }
     let exported = tempfile::Builder::new()
-        .prefix(".export-")
-        .tempdir_in(beside)
-        .with_context(|| format!("making a folder in {}", beside.display()))?;
+        .prefix(EXPORT)
+        .rand_bytes(0)
+        .tempdir_in(dir)
+        .with_context(|| format!("making {}", left.display()))?;
     engine.export(image, exported.path(), tag)?;
     engine.forget(image)?;
     let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some(tag.to_owned()) };

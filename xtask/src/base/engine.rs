@@ -168,6 +168,8 @@ fn hint(text: &str) -> &'static str {
         "run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER' and 'podman system migrate'"
     } else if says(&["setrlimit", "error setting rlimit"]) {
         "set default_ulimits in a file that CONTAINERS_CONF names: see containers.conf(5)"
+    } else if says(&["cgroups in hybrid mode not supported"]) {
+        "install runc, and set runtime = \"runc\" in a file that CONTAINERS_CONF names: see containers.conf(5)"
     } else if says(&["manifest unknown"]) {
         "the upstream image is gone from its registry: 'cargo xtask base DISTRO --update-pin' takes today's"
     } else if says(&["unauthorized", "authentication required"]) {
@@ -219,6 +221,7 @@ mod tests {
         check("potentially insufficient UIDs or GIDs available in user namespace", "--add-subuids");
         check("Error: cannot set up namespace using \"/usr/bin/newuidmap\": exit status 1", "--add-subuids");
         check("crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted", "CONTAINERS_CONF");
+        check("creating container for [/bin/sh]: cgroups in hybrid mode not supported", "runc");
         check("reading manifest sha256:0 in quay.io/x/y: manifest unknown: manifest unknown", "--update-pin");
         check(
             "pinging container registry quay.io: Get \"https://quay.io/v2/\": dial tcp: lookup quay.io",

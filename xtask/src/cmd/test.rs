@@ -42,6 +42,7 @@ pub(crate) fn needs() -> Vec<Need> {
     needs.extend([
         debian("podman", "podman", "builds bases from Containerfiles"),
         debian("buildah", "buildah", "builds them as well"),
+        debian("runc", "runc", "runs the steps of a build"),
         debian("shellcheck", "shellcheck", "reads the scripts of bases"),
         Need {
             program: "hadolint",

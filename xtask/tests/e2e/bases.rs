@@ -9,14 +9,15 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, skopeo_push};
-use crate::standin::{Upstream, storage};
+use crate::standin::{Upstream, set_up_engine};
 use crate::testing::program;
 
 impl Workspace {
     /// Runs `base`, with the test's own store of images.
     fn base(&self, arguments: &str) -> Run {
-        let storage = storage(self);
-        Run::new(self.command(arguments).env("CONTAINERS_STORAGE_CONF", storage).output().unwrap())
+        let mut command = self.command(arguments);
+        set_up_engine(self, &mut command);
+        Run::new(command.output().unwrap())
     }
 
     /// Runs what has to succeed.
@@ -302,10 +303,10 @@ fn a_base_is_pushed_under_its_day_and_its_name() {
     let workspace = tiny(&upstream);
     let image = format!("{}/me/os", upstream.registry.address());
     let push = format!("base tiny-1 --push --image {image} --json");
-    let storage = storage(&workspace);
     let run = || -> Value {
         let mut command = workspace.command(&push);
-        command.env("CONTAINERS_STORAGE_CONF", &storage).env("SOURCE_DATE_EPOCH", "1700000000");
+        set_up_engine(&workspace, &mut command);
+        command.env("SOURCE_DATE_EPOCH", "1700000000");
         let run = Run::new(command.output().unwrap());
         assert_eq!(run.code, Some(0), "{}", run.stderr);
         serde_json::from_str(&run.stdout).unwrap()
@@ -390,7 +391,8 @@ fn buildah_does_as_well() {
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(program("buildah"), bin.join("buildah")).unwrap();
     let mut command: Command = workspace.command("base tiny-1");
-    command.env("PATH", &bin).env("CONTAINERS_STORAGE_CONF", storage(&workspace));
+    set_up_engine(&workspace, &mut command);
+    command.env("PATH", &bin);
     let run = Run::new(command.output().unwrap());
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert_eq!(workspace.base_of("tiny-1").manifest["layers"].as_array().unwrap().len(), 4);

@@ -50,17 +50,26 @@ impl Upstream {
     }
 }
 
-/// Settings that keep an engine's images apart from the machine's own.
-pub(crate) fn storage(workspace: &Workspace) -> PathBuf {
-    let conf = workspace.path("../storage.conf");
-    let dir = workspace.path("../storage");
-    let text = format!(
+/// Gives a command settings that keep an engine's images apart from the machine's own, and that
+/// let it work in a small virtual machine: crun refuses a hybrid of cgroups v1 and v2, which runc
+/// does not, and limits cannot be raised there.
+pub(crate) fn set_up_engine(workspace: &Workspace, command: &mut Command) {
+    let dir = workspace.path("../engine");
+    fs::create_dir_all(&dir).unwrap();
+    let storage = format!(
         "[storage]\ndriver = \"overlay\"\ngraphroot = \"{0}/root\"\nrunroot = \"{0}/run\"\n\
          [storage.options.overlay]\nskip_mount_home = \"true\"\n",
         dir.display()
     );
-    fs::write(&conf, text).unwrap();
-    conf
+    let engine = "[engine]\nruntime = \"runc\"\n\
+                  [containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n";
+    for (variable, name, text) in [
+        ("CONTAINERS_STORAGE_CONF", "storage.conf", &*storage),
+        ("CONTAINERS_CONF", "containers.conf", engine),
+    ] {
+        fs::write(dir.join(name), text).unwrap();
+        command.env(variable, dir.join(name));
+    }
 }
 
 fn debian() -> PathBuf {
