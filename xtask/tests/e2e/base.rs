@@ -40,7 +40,9 @@ fn dist_makes_its_own_base() {
 
     // The base is there now: it is named, and not made again.
     let made = fingerprint(&workspace.path("target/base"));
-    assert_eq!(workspace.ok("base debian-13"), report["base"]["digest"].as_str().unwrap());
+    let again = workspace.run("base debian-13");
+    assert_eq!(again.stdout.trim_end(), report["base"]["digest"].as_str().unwrap());
+    assert!(again.stderr.contains("debian-13 is a preview"), "{}", again.stderr);
     assert_eq!(workspace.ok("dist"), report["digest"].as_str().unwrap());
     assert_eq!(fingerprint(&workspace.path("target/base")), made);
 

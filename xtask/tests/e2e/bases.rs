@@ -79,6 +79,10 @@ fn every_containerfile_makes_the_same_base() {
     make_private(&workspace.path("base"));
     let list = workspace.json("list");
     let distros: Vec<&Value> = list["distros"].as_array().unwrap().iter().collect();
+    // What a CI matrix is made of.
+    for key in ["name", "title", "stage", "ended", "upstream", "platforms", "default"] {
+        assert!(distros.iter().all(|distro| distro.get(key).is_some()), "{key}");
+    }
     let mut tops = BTreeMap::new();
     for distro in distros.into_iter().filter(|distro| !distro["upstream"].is_null()) {
         let name = distro["name"].as_str().unwrap();
@@ -363,6 +367,14 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     hint: 'cargo xtask base debian-13 --force' takes today's packages
     ");
 
+    // A machine that the distro does not exist for.
+    workspace.write(
+        "base/tiny/1/distro.toml",
+        &toml.replace("\"linux/amd64\", \"linux/arm64\"", "\"linux/s390x\""),
+    );
+    let error = fails("base tiny-1 --force");
+    assert!(error.starts_with("error: tiny-1 does not exist for linux/"), "{error}");
+    workspace.write("base/tiny/1/distro.toml", &toml);
     // No engine at all.
     let mut command = workspace.command("base tiny-1 --force");
     let error = Run::new(command.env("PATH", "/nonexistent").output().unwrap()).failure();
