@@ -75,6 +75,12 @@ enable_services() {
 	done
 }
 
+# The pool is named in conf.d, once.
+drop_pool() {
+	sed -i '/^pool /d' /etc/chrony/chrony.conf
+	grep -q '^confdir /etc/chrony/conf.d$' /etc/chrony/chrony.conf || fail "chrony.conf does not read conf.d"
+}
+
 # What differs from host to host, or tells of the machine that built the image.
 forget_machine() {
 	: >/etc/machine-id
@@ -147,6 +153,7 @@ customize)
 	place_kernel
 	compile_python
 	enable_services
+	drop_pool
 	forget_machine
 	empty_var
 	link_top
