@@ -24,7 +24,7 @@ make_users() {
 			if (f[1] != "u") next
 			gid = m > 1 ? id[2] : id[1]
 			print f[2] ":*:" id[1] ":" gid ":" gecos ":" f[n - 1] ":" f[n] >>"/etc/passwd"
-		}' /usr/lib/sysusers.d/10-testboot.conf
+		}' /usr/lib/sysusers.d/10-testboot*.conf
 }
 
 # bootc and ostree look for the kernel and the initramfs beside the modules.
