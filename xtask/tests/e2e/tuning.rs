@@ -52,6 +52,16 @@ fn chronyd() {
     assert!(!of("rtcsync").is_empty());
 }
 
+/// cloud-init takes the list of the last file; Debian's package may write one of its own.
+#[test]
+fn cloud_init() {
+    root().write("/etc/cloud/cloud.cfg.d/90_dpkg.cfg", "0644", "datasource_list: [Azure, None]\n");
+    let (list, _) = root().ok("python3 -c '
+from cloudinit.util import read_conf_with_confd
+print(*read_conf_with_confd(\"/etc/cloud/cloud.cfg\")[\"datasource_list\"])'");
+    assert_eq!(list, "NoCloud ConfigDrive OVF VMware Ec2 GCE None\n");
+}
+
 /// Of all sysctl.d files, the last one that sets a key decides: one of a distro's, and an
 /// administrator's that sorts before ours, must lose, and one that sorts after ours must win.
 #[test]
@@ -175,12 +185,14 @@ fn firewall() {
     assert!(unit.contains("\nExecStart=/usr/sbin/nft -f /usr/lib/testboot/firewall.nft\n"), "{unit}");
 }
 
-/// The base's nginx, with its modules and its users, reads the repository's configuration.
+/// The base's nginx, with its modules and its users, reads the repository's configuration. It
+/// binds the ports too, in a network of its own.
 #[test]
 fn nginx() {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/os/nginx.conf");
     root().write("/tmp/nginx.conf", "0644", &fs::read_to_string(conf).unwrap());
-    let (_, said) = root().ok("mkdir -p /var/lib/nginx /var/log/nginx; nginx -t -c /tmp/nginx.conf");
+    let (_, said) =
+        root().ok("mkdir -p /var/lib/nginx /var/log/nginx; unshare --net nginx -t -c /tmp/nginx.conf");
     assert!(said.contains("test is successful") && !said.contains("[warn]"), "{said}");
 }
 
@@ -224,7 +236,7 @@ fn stand_ins(test: &str, programs: &[(&str, &str)]) -> String {
 
 #[test]
 fn upgrades_follow_the_policy() {
-    let bootc = "case $1:$2 in status:*) cat /tmp/update/status ;; *:--help) echo --download-only ;; esac";
+    let bootc = "case $1:$2 in status:*) cat /tmp/update/status ;; *:--help) echo --download-only ;; *:--download-only) test ! -e /tmp/update/offline ;; esac";
     let date = "case $* in *yesterday*) echo Sat ;; +%a) echo Sun ;; +%H%M) cat /tmp/update/now ;; esac";
     let dir = stand_ins("update", &[("bootc", bootc), ("date", date)]);
     let check = |policy: &str, window: &str, now: &str, staged: &str, expected: &[&str]| {
@@ -276,6 +288,14 @@ fn upgrades_follow_the_policy() {
     for window in ["", "2:00-4:00", "02:00", "24:00-25:00", "Sundays 02:00-04:00", "02:00-04:00 Sun"] {
         wrong(window);
     }
+    let rolled_back = "a rollback waits for the next reboot: nothing is upgraded before";
+    check("window", "02:00-04:00", "0300", r#"null, "rollbackQueued": true"#, &[rolled_back]);
+    // What is there already is applied without the registry.
+    let offline = format!("{dir}/offline");
+    root().write(&offline, "0644", "");
+    check("download", "", "0300", none, &["failed", download]);
+    within("02:00-04:00", "0300");
+    root().ok(&format!("rm {offline}"));
     let told = "testboot-update: UPDATE_POLICY is 'never': write off, download or window";
     check("never", "", "0300", waits, &[told, "failed"]);
 
