@@ -236,7 +236,11 @@ fn stand_ins(test: &str, programs: &[(&str, &str)]) -> String {
 
 #[test]
 fn upgrades_follow_the_policy() {
-    let bootc = "case $1:$2 in status:*) cat /tmp/update/status ;; *:--help) echo --download-only ;; *:--download-only) test ! -e /tmp/update/offline ;; esac";
+    let bootc = "case $1:$2 in
+        status:*) cat /tmp/update/status ;;
+        *:--help) echo --download-only ;;
+        *:--download-only) test ! -e /tmp/update/offline ;;
+        esac";
     let date = "case $* in *yesterday*) echo Sat ;; +%a) echo Sun ;; +%H%M) cat /tmp/update/now ;; esac";
     let dir = stand_ins("update", &[("bootc", bootc), ("date", date)]);
     let check = |policy: &str, window: &str, now: &str, staged: &str, expected: &[&str]| {
@@ -313,7 +317,9 @@ fn upgrades_follow_the_policy() {
 
 #[test]
 fn a_boot_gets_a_verdict() {
-    let curl = "for url; do :; done; case $url in */slow) printf 503 ;; */broken) printf 000 ;; *) printf 404 ;; esac";
+    // The address is the last argument.
+    let curl = "for url; do :; done
+        case $url in */slow) printf 503 ;; */broken) printf 000 ;; *) printf 404 ;; esac";
     let systemctl = "cat /tmp/health/failed";
     let dir = stand_ins("health", &[("curl", curl), ("systemctl", systemctl), ("sleep", "")]);
     let verdict = |locations: &str, failed: &str, check: &str| -> String {
@@ -365,16 +371,14 @@ fn signatures_are_asked_for() {
     make_key("key");
     make_key("foreign-key");
 
-    let distro = r#"{"default": [{"type": "insecureAcceptAnything"}], "transports": {"docker": {"registry.example": [{"type": "reject"}]}}}"#;
-    root().write("/etc/containers/policy.json", "0644", distro);
+    let distro = json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {"registry.example": [{"type": "reject"}]}},
+    });
+    root().write("/etc/containers/policy.json", "0644", &distro.to_string());
     root().write("/etc/testboot/signing-key.pub", "0644", &fs::read_to_string(keys("key.pub")).unwrap());
-    let dir = stand_ins(
-        "trust",
-        &[(
-            "bootc",
-            &format!(r#"echo '{{"spec": {{"image": {{"image": "{ours}:v1", "transport": "registry"}}}}}}'"#),
-        )],
-    );
+    let status = json!({"spec": {"image": {"image": format!("{ours}:v1"), "transport": "registry"}}});
+    let dir = stand_ins("trust", &[("bootc", &format!("echo '{status}'"))]);
     let trust = |verb: &str| -> Value {
         let script = format!(
             "PATH={dir}:$PATH /usr/libexec/testboot/trust {verb} >/dev/null
@@ -384,7 +388,7 @@ fn signatures_are_asked_for() {
     };
     let policy = trust("on");
     assert_eq!(trust("on"), policy, "once more changes nothing");
-    let mut expected: Value = serde_json::from_str(distro).unwrap();
+    let mut expected = distro.clone();
     expected["transports"]["docker"][&ours] = json!([{
         "type": "sigstoreSigned",
         "keyPath": "/etc/testboot/signing-key.pub",
@@ -421,7 +425,7 @@ fn signatures_are_asked_for() {
     let pulled = pull(&ours);
     assert!(pulled == "accepted" || pulled.contains(NO_SIGSTORE), "{pulled}");
 
-    assert_eq!(trust("off"), serde_json::from_str::<Value>(distro).unwrap());
+    assert_eq!(trust("off"), distro);
     root().ok("test ! -e /etc/containers/registries.d/testboot.yaml");
 }
 
@@ -458,7 +462,8 @@ fn sign(workspace: &Workspace, image: &str, key: &str) {
     let mut layer = put(&payload, "application/vnd.dev.cosign.simplesigning.v1+json");
     layer["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
     let config = json!({
-        "architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": [sha256(&payload)]},
+        "architecture": "", "os": "", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(&payload)]},
     });
     let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";
