@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,7 +17,7 @@ use xshell::{Shell, cmd};
 
 use crate::exec;
 use crate::hint::WithHint;
-use crate::layer::{FileMode, Tree, write_tar};
+use crate::layer::{FileMode, Node, Tree, write_tar};
 use crate::oci::{
     Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp,
     Verified,
@@ -201,10 +202,11 @@ impl Recipe {
         for rootfs in [root.join(SHARED_ROOTFS), distro.dir.join(ROOTFS)] {
             collect(&rootfs, "", &mut files)?;
         }
-        files.insert(CUSTOMIZE.to_owned(), read(&distro.dir.join(CUSTOMIZE))?);
+        let content = read(&distro.dir.join(CUSTOMIZE))?;
+        files.insert(CUSTOMIZE.to_owned(), Node::File { mode: FileMode::Plain, content });
         let mut tree = Tree::default();
-        for (path, content) in files {
-            tree.file(path, FileMode::Plain, content)?;
+        for (path, node) in files {
+            tree.insert(path, node)?;
         }
         let mut overlay = Vec::new();
         write_tar(&tree, &mut overlay)?;
@@ -371,21 +373,31 @@ fn lines(path: &Path) -> Result<Vec<String>> {
     Ok(content.filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-/// Every file below `folder`, under its path from there.
-fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+/// Every file and link below `folder`, under its path from there; of a file's mode only whether it
+/// is a program, since the rest depends on who has checked it out.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Node>) -> Result<()> {
     let listing = || format!("listing {}", folder.display());
     for entry in fs::read_dir(folder).with_context(listing)? {
         let entry = entry.with_context(listing)?;
         let name =
             entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
         let path = format!("{prefix}{name}");
-        let kind = entry.file_type().with_context(listing)?;
-        if kind.is_dir() {
+        let metadata = entry.metadata().with_context(listing)?;
+        if metadata.is_dir() {
             collect(&entry.path(), &format!("{path}/"), files)?;
-        } else if kind.is_file() {
-            files.insert(path, read(&entry.path())?);
+        } else if metadata.is_file() {
+            let is_program = metadata.permissions().mode() & 0o100 != 0;
+            let mode = if is_program { FileMode::Executable } else { FileMode::Plain };
+            files.insert(path, Node::File { mode, content: read(&entry.path())? });
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(entry.path()).with_context(listing)?;
+            let target = target
+                .into_os_string()
+                .into_string()
+                .map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
+            files.insert(path, Node::Symlink { target });
         } else {
-            bail!("{} is neither a file nor a folder", entry.path().display());
+            bail!("{} is neither a file, a link nor a folder", entry.path().display());
         }
     }
     Ok(())

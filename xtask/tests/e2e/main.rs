@@ -7,6 +7,8 @@ mod failures;
 mod harness;
 mod image;
 mod interrupts;
+mod root;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;
+mod tuning;
