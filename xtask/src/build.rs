@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
 use crate::exec;
@@ -18,6 +19,9 @@ use crate::preflight::{Need, Source};
 use crate::progress::Progress;
 use crate::workspace::app::AppName;
 use crate::workspace::{App, GoSourceError};
+
+/// How the folders of builds that are under way are called; a process id follows.
+const SCRATCH: &str = ".build-";
 
 pub(crate) const GO: Need = Need {
     program: "go",
@@ -80,7 +84,15 @@ impl Go {
                 results.extend(handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
         });
-        let mut binaries = results.into_iter().collect::<Result<Vec<_>>>()?;
+        let (binaries, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        let mut errors: Vec<anyhow::Error> = errors.into_iter().filter_map(Result::err).collect();
+        // The last one is the command's own error; those before it are told here.
+        let last = errors.pop();
+        errors.iter().for_each(|error| progress.error(error));
+        if let Some(error) = last {
+            return Err(error);
+        }
+        let mut binaries: Vec<Binary> = binaries.into_iter().filter_map(Result::ok).collect();
         binaries.sort_by(|a, b| (&a.app, a.platform).cmp(&(&b.app, b.platform)));
         Ok(binaries)
     }
@@ -97,7 +109,7 @@ impl Go {
         // elsewhere changes.
         let version = app_version.map_or_else(|| format!("dev-{}", source.short()), str::to_owned);
         let go = &self.version;
-        let inputs = format!("{go} {:?} {:?} {source}", arguments(&version), environment(platform));
+        let inputs = format!("{go} {:?} {:?} {source}", arguments(app, &version), environment(platform));
         let cached = Cached {
             dir: self.cache.join(app.name.as_str()).join(platform.arch.name()),
             key: Digest::of(inputs.as_bytes()).short(),
@@ -115,25 +127,55 @@ impl Go {
         Ok(Binary { app: app.name.clone(), platform, content })
     }
 
+    /// A folder for one build, named after this process. Those of processes that were killed go.
+    fn scratch(&self) -> Result<TempDir> {
+        let making = || format!("making a folder in {}", self.cache.display());
+        for entry in fs::read_dir(&self.cache).with_context(making)? {
+            let entry = entry.with_context(making)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner = name.strip_prefix(SCRATCH).and_then(|rest| rest.split('-').next());
+            if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+                match fs::remove_dir_all(entry.path()) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error).with_context(making),
+                }
+            }
+        }
+        let prefix = format!("{SCRATCH}{}-", std::process::id());
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.cache).with_context(making)
+    }
+
     fn compile(&self, app: &App, platform: Platform, version: &str) -> Result<Vec<u8>> {
         let sh = Shell::new()?;
         sh.change_dir(&app.dir);
-        let out = tempfile::tempdir_in(&self.cache).context("making a folder for the binary")?;
+        let out = self.scratch()?;
         let binary = out.path().join(app.name.as_str());
-        let command = cmd!(sh, "go build").args(arguments(version)).arg("-o").arg(&binary).arg(".");
+        let command = cmd!(sh, "go build").args(arguments(app, version)).arg("-o").arg(&binary).arg(".");
         // Interrupted at its start, Go leaves its files behind; this folder is removed all the same.
         let command = command.envs(&self.settings).env("GOTMPDIR", out.path());
         exec::run(command.envs(environment(platform)))
             .with_context(|| format!("building {} for {platform}", app.name))
             .hint(format!("run 'cd {} && go build .' to see it alone", app.dir.display()))?;
-        fs::read(&binary).with_context(|| format!("reading {}", binary.display()))
+        let content = fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
+        if !content.starts_with(ELF) {
+            return Err(anyhow!("apps/{} is a library, not a program", app.name))
+                .hint("begin its Go files with 'package main', and write a func main()");
+        }
+        Ok(content)
     }
 }
 
-/// What `go build` is told: no paths, no commit, and no module that go.mod does not name.
-fn arguments(version: &str) -> [String; 4] {
+/// How a program begins. Source: elf(5), `e_ident`.
+const ELF: &[u8] = b"\x7fELF";
+
+/// What `go build` is told: no paths, no commit, and no module that go.mod does not name, or that
+/// is not in the app's own copies of them.
+fn arguments(app: &App, version: &str) -> [String; 4] {
+    let is_vendored = app.dir.join("vendor/modules.txt").is_file();
+    let modules = if is_vendored { "-mod=vendor" } else { "-mod=readonly" };
     let ldflags = format!("-ldflags=-buildid= -s -w -X main.version={version}");
-    ["-trimpath".to_owned(), "-buildvcs=false".to_owned(), "-mod=readonly".to_owned(), ldflags]
+    ["-trimpath".to_owned(), "-buildvcs=false".to_owned(), modules.to_owned(), ldflags]
 }
 
 /// Settings that say where things come from and go to, and leave no trace in what is built.
@@ -153,7 +195,7 @@ const SETTINGS: [&str; 11] = [
 
 /// Everything else that changes what Go writes, set for `platform`. What 'go env -w' has stored is
 /// not read, since an empty variable would not outdo it.
-fn environment(platform: Platform) -> [(&'static str, &'static str); 13] {
+fn environment(platform: Platform) -> [(&'static str, &'static str); 14] {
     [
         ("CGO_ENABLED", "0"),
         ("GOOS", "linux"),
@@ -162,6 +204,7 @@ fn environment(platform: Platform) -> [(&'static str, &'static str); 13] {
         ("GOARM64", "v8.0"),
         ("GOPPC64", "power8"),
         ("GOENV", "off"),
+        ("GO111MODULE", "on"),
         ("GOFLAGS", ""),
         ("GOEXPERIMENT", ""),
         ("GODEBUG", ""),

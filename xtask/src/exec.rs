@@ -21,6 +21,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use xshell::Cmd;
 
+use crate::progress::say;
+
 /// How many of a failed program's last lines the error shows.
 const LINES_KEPT: usize = 30;
 /// How long programs may take to clean up (mmdebstrap unmounts) once they are told to end.
@@ -75,7 +77,7 @@ pub(crate) fn end_on_interrupt() -> Result<()> {
 
 /// Ends this process as one that was interrupted.
 pub(crate) fn exit_interrupted() -> ! {
-    eprintln!("interrupted");
+    say("interrupted");
     std::process::exit(130)
 }
 
@@ -171,7 +173,7 @@ pub(crate) fn ask(cmd: Cmd<'_>, question: &str, limit: Duration) -> Result<Answe
 /// Runs a program that talks to the user by itself, such as a test runner.
 pub(crate) fn pass_through(cmd: Cmd<'_>) -> Result<(), ExecError> {
     let command = cmd.to_string();
-    eprintln!("$ {command}");
+    say(&format!("$ {command}"));
     let mut child = spawn(cmd.into(), &command, Stdio::inherit)?;
     let status = child.wait(&command)?;
     if status.success() { Ok(()) } else { Err(ExecError::Failed { command, status, output: String::new() }) }
@@ -271,7 +273,7 @@ impl Drop for Running {
         if matches!(self.inner.try_wait(), Ok(None)) {
             signal(self.inner.id(), Signal::KILL);
             if let Err(error) = self.inner.wait() {
-                eprintln!("warning: waiting for process {}: {error}", self.inner.id());
+                say(&format!("warning: waiting for process {}: {error}", self.inner.id()));
             }
         }
     }

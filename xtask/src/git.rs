@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
 use crate::exec;
 
@@ -14,7 +14,10 @@ pub(crate) fn revision(root: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let sh = Shell::new()?;
-    // No tag matches the empty pattern, so the whole commit id is shown.
-    let command = cmd!(sh, "git -C {root} describe --always --dirty --abbrev=40 --match=");
-    Ok(Some(exec::read(command)?.trim().to_owned()))
+    // A hook or an alias may have another repository in the environment.
+    let git = |command: Cmd<'_>| exec::read(command.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE"));
+    let commit = git(cmd!(sh, "git -C {root} rev-parse --verify HEAD"))?;
+    // Files that were never added count: they are in the image.
+    let is_dirty = !git(cmd!(sh, "git -C {root} status --porcelain"))?.is_empty();
+    Ok(Some(format!("{}{}", commit.trim(), if is_dirty { "-dirty" } else { "" })))
 }

@@ -15,6 +15,7 @@ mod oci;
 mod preflight;
 mod progress;
 mod registry;
+mod release;
 mod report;
 mod source;
 mod store;
@@ -24,14 +25,15 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use progress::{Progress, Verbosity};
+
 fn main() -> ExitCode {
     let flags = flags::Flags::read();
     match exec::end_on_interrupt().and_then(|()| cmd::run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) if exec::interrupted() => exec::exit_interrupted(),
         Err(error) => {
-            eprintln!("error: {error:#}");
-            hint::hints(&error).for_each(|hint| eprintln!("hint: {hint}"));
+            Progress::new(Verbosity::Quiet).error(&error);
             ExitCode::FAILURE
         }
     }

@@ -1,10 +1,12 @@
 //! What the user sees while something runs: bars on a terminal, plain lines elsewhere, always
 //! on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::hint;
 
 /// Where progress goes. Cheap to clone; threads share it.
 #[derive(Clone)]
@@ -35,13 +37,21 @@ impl Progress {
     /// A line that stays.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if self.verbosity == Verbosity::Normal {
-            self.bars.suspend(|| eprintln!("{}", text.as_ref()));
+            self.bars.suspend(|| say(text.as_ref()));
         }
     }
 
     /// Something the user should know although nothing failed; shown even when quiet.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
-        self.bars.suspend(|| eprintln!("warning: {}", text.as_ref()));
+        self.bars.suspend(|| say(&format!("warning: {}", text.as_ref())));
+    }
+
+    /// An error, with what to do about it.
+    pub(crate) fn error(&self, error: &anyhow::Error) {
+        self.bars.suspend(|| {
+            say(&format!("error: {error:#}"));
+            hint::hints(error).for_each(|hint| say(&format!("hint: {hint}")));
+        });
     }
 
     /// Something that takes a while, and cannot tell how far it is.
@@ -97,6 +107,11 @@ impl Drop for Step {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A line on standard error. Where nobody reads it any more, the work goes on without.
+pub(crate) fn say(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
 }
 
 /// A number of bytes for people, in powers of 1000 as registries and disks count.

@@ -7,7 +7,7 @@ use crate::oci::{DiffId, Digest, MediaType, Origin};
 use crate::registry::Pushed;
 
 /// One image. Keys may be added, none renamed.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct ImageReport {
     /// Where it is: a registry reference, or `oci:DIR:TAG`.
     pub(crate) reference: String,
@@ -29,24 +29,25 @@ pub(crate) struct ImageReport {
 
 impl ImageReport {
     /// The image without what this run had to do for it: every run that makes it says the same.
-    pub(crate) fn lasting(mut self) -> ImageReport {
-        let platforms = self.platforms.iter_mut().flat_map(|platform| &mut platform.layers);
-        self.layers.iter_mut().chain(platforms).for_each(|layer| layer.reused = None);
-        if let Some(pushed) = &mut self.pushed {
+    pub(crate) fn lasting(&self) -> ImageReport {
+        let mut lasting = self.clone();
+        let platforms = lasting.platforms.iter_mut().flat_map(|platform| &mut platform.layers);
+        lasting.layers.iter_mut().chain(platforms).for_each(|layer| layer.reused = None);
+        if let Some(pushed) = &mut lasting.pushed {
             pushed.cost = None;
         }
-        self
+        lasting
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct BaseReport {
     /// Its name in a registry, where it has one.
     pub(crate) reference: Option<String>,
     pub(crate) digest: Digest,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct PlatformReport {
     pub(crate) platform: String,
     pub(crate) digest: Digest,
@@ -67,7 +68,7 @@ pub(crate) struct LayerReport {
     pub(crate) reused: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct PushReport {
     pub(crate) reference: String,
     pub(crate) digest: Digest,
@@ -76,7 +77,7 @@ pub(crate) struct PushReport {
 }
 
 /// What a push took.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct PushCost {
     /// Whether the tag had this digest already.
     pub(crate) unchanged: bool,

@@ -2,6 +2,7 @@
 //! verified by its digest. Layers stay where they are.
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value};
 
 use crate::diff::NamedLayer;
 use crate::hint::WithHint;
@@ -65,7 +66,13 @@ impl Source {
     pub(crate) fn layers(&self, platform: Platform, registry: &Client) -> Result<Vec<NamedLayer>> {
         let manifest = self.manifest(platform, registry)?;
         let config = self.config(&manifest.config, registry)?;
-        let config = serde_json::from_slice(config.bytes()).context("reading the config")?;
+        let config: Map<String, Value> =
+            serde_json::from_slice(config.bytes()).context("reading the config")?;
+        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+        if Platform::from_oci(text("os"), text("architecture")) != Some(platform) {
+            return Err(anyhow!("it is for {}/{}, not for {platform}", text("os"), text("architecture")))
+                .hint("choose another with '--platform'");
+        }
         let names = layer_names(&config, manifest.layers.len());
         Ok(names
             .into_iter()

@@ -22,6 +22,8 @@ use crate::oci::{Descriptor, Digest, Manifest, Verified};
 
 /// Names an image in `index.json`. Source: image-spec, annotations.md.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// What makes a folder a layout. Source: image-spec, image-layout.md.
+const LAYOUT: &str = "oci-layout";
 /// Says that the base's layers are not in the layout, and which image in which registry has them.
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
 
@@ -53,14 +55,19 @@ impl Store {
     pub(crate) fn create(path: &Path) -> Result<Store> {
         let writing = || format!("writing the OCI layout {}", path.display());
         fs::create_dir_all(path).with_context(writing)?;
+        let is_empty = fs::read_dir(path).with_context(writing)?.next().is_none();
+        if !is_empty && !path.join(LAYOUT).is_file() {
+            return Err(anyhow!("{} holds other files, and is no OCI layout", path.display()))
+                .hint("name a folder that is empty or not there yet");
+        }
         let dir = Dir::open_ambient_dir(path, ambient_authority()).with_context(writing)?;
         let layout = OciDir::ensure(dir).with_context(writing)?;
-        let lock = File::open(path.join("oci-layout")).with_context(writing)?;
+        let lock = File::open(path.join(LAYOUT)).with_context(writing)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(anyhow!("another run is writing {}", path.display()))
-                    .hint("wait for it, or write elsewhere with '--to oci:DIR'");
+                    .hint("wait until it has ended, and run the command again");
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(writing),
         }
@@ -71,7 +78,7 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Store> {
         let dir = Dir::open_ambient_dir(path, ambient_authority())
             .with_context(|| format!("opening the OCI layout {}", path.display()))?;
-        if !path.join("oci-layout").is_file() {
+        if !path.join(LAYOUT).is_file() {
             bail!("{} is not an OCI layout: it has no file `oci-layout`", path.display());
         }
         let layout =
@@ -301,6 +308,10 @@ impl Store {
 
     fn mark(&self, descriptor: &Descriptor, needed: &mut BTreeSet<Digest>) -> Result<()> {
         needed.insert(descriptor.digest);
+        // What is gone needs nothing; it is missed by whoever asks for that image.
+        if !self.has(descriptor)? {
+            return Ok(());
+        }
         match self.document_at(descriptor)? {
             Document::Manifest(Manifest { config, layers, .. }) => {
                 needed.insert(config.digest);
@@ -316,9 +327,9 @@ impl Store {
     fn index(&self) -> Result<Map<String, Value>> {
         let path = self.path.join("index.json");
         match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .hint(format!("remove {} and make it again", self.path.display()))
+                .with_context(|| format!("reading {}", path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(Map::from_iter([("schemaVersion".to_owned(), json!(2))]))
             }

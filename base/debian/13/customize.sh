@@ -24,7 +24,7 @@ make_users() {
 			if (f[1] != "u") next
 			gid = m > 1 ? id[2] : id[1]
 			print f[2] ":*:" id[1] ":" gid ":" gecos ":" f[n - 1] ":" f[n] >>"/etc/passwd"
-		}' /usr/lib/sysusers.d/10-testboot.conf
+		}' /usr/lib/sysusers.d/10-testboot*.conf
 }
 
 # bootc and ostree look for the kernel and the initramfs beside the modules.
@@ -73,6 +73,12 @@ enable_services() {
 		done
 		find $from -mindepth 1 -depth -type d -empty -delete
 	done
+}
+
+# The pool is named in conf.d, once.
+drop_pool() {
+	sed -i '/^pool /d' /etc/chrony/chrony.conf
+	grep -q '^confdir /etc/chrony/conf.d$' /etc/chrony/chrony.conf || fail "chrony.conf does not read conf.d"
 }
 
 # What differs from host to host, or tells of the machine that built the image.
@@ -147,6 +153,7 @@ customize)
 	place_kernel
 	compile_python
 	enable_services
+	drop_pool
 	forget_machine
 	empty_var
 	link_top

@@ -7,7 +7,6 @@ umask 022
 
 shared=/run/base
 rpm=$shared/rpm
-sysusers=usr/lib/sysusers.d/10-testboot.conf
 preset=usr/lib/systemd/system-preset/50-testboot.preset
 
 fail() {
@@ -15,10 +14,14 @@ fail() {
 	exit 1
 }
 
+# Before any package: one that finds its user leaves it alone, so the ids are ours.
 make_users() {
-	systemd-sysusers "$rpm/rootfs/$sysusers"
-	awk '$1 == "u" { print $2, $3 }' "$rpm/rootfs/$sysusers" | while read -r user id; do
-		[ "$(id -u "$user")" = "$id" ] || fail "the id of $user is not $id"
+	for file in "$shared/rootfs" "$rpm/rootfs"; do
+		file=$(echo "$file"/usr/lib/sysusers.d/10-testboot*.conf)
+		systemd-sysusers "$file"
+		awk '$1 == "u" { print $2, $3 }' "$file" | while read -r user id; do
+			[ "$(id -u "$user")" = "$id" ] || fail "the id of $user is not $id"
+		done
 	done
 }
 
@@ -32,15 +35,24 @@ install_packages() {
 # have in somebody's checkout.
 install_files() {
 	for rootfs in "$shared/rootfs" "$rpm/rootfs"; do
-		(cd "$rootfs" && find . -type f) | while read -r file; do
-			install -D -m 0644 "$rootfs/$file" "/$file"
+		(cd "$rootfs" && find . ! -type d) | while read -r file; do
+			mode=0644
+			[ ! -x "$rootfs/$file" ] || mode=0755
+			if [ -L "$rootfs/$file" ]; then
+				mkdir -p "/${file%/*}"
+				cp -P "$rootfs/$file" "/$file"
+			else
+				install -D -m "$mode" "$rootfs/$file" "/$file"
+			fi
 		done
 	done
 }
 
-# Debian's chrony reads this folder by itself, the others' only where it is told to.
+# Debian's chrony reads this folder by itself, the others' only where it is told to. The pool is
+# named in it, once.
 include_chrony() {
 	line='confdir /etc/chrony/conf.d'
+	sed -i '/^pool /d' /etc/chrony.conf
 	grep -qxF "$line" /etc/chrony.conf || printf '\n%s\n' "$line" >>/etc/chrony.conf
 }
 
@@ -70,7 +82,7 @@ configure_firewall() {
 	[ "$(firewall-offline-cmd --get-default-zone)" = public ] || firewall-offline-cmd --set-default-zone=public
 	firewall-offline-cmd --check-config
 	open=$(firewall-offline-cmd --zone=public --list-services | tr ' ' '\n' | sort | tr '\n' ' ')
-	[ "$open" = "http https ssh " ] || fail "the firewall is open to: $open"
+	[ "$open" = "dhcpv6-client http https ssh " ] || fail "the firewall is open to: $open"
 }
 
 # What only the installation needed, or what tells of the machine that made the image.

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::engine::{Build, Engine};
 use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, is_there};
 use crate::hint::WithHint;
+use crate::layer::{FileMode, Node};
 use crate::oci::{Base, Digest, ImageName, Platform, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::progress::{Progress, human_bytes};
@@ -165,8 +166,13 @@ fn inputs(order: &Order<'_>, labels: &BTreeMap<&'static str, String>) -> Result<
     collect(&order.root.join(SHARED), "shared/", &mut files)?;
     collect(&order.distro.dir, "distro/", &mut files)?;
     files.remove(&format!("distro/{DISTRO_TOML}"));
-    let files: BTreeMap<String, Digest> =
-        files.into_iter().map(|(path, content)| (path, Digest::of(&content))).collect();
+    let seen = |node: Node| match node {
+        Node::File { mode: FileMode::Plain, content } => format!("file {}", Digest::of(&content)),
+        Node::File { mode: FileMode::Executable, content } => format!("program {}", Digest::of(&content)),
+        Node::Symlink { target } => format!("link {target}"),
+        Node::Directory => "folder".to_owned(),
+    };
+    let files: BTreeMap<String, String> = files.into_iter().map(|(path, node)| (path, seen(node))).collect();
     let created = order.created.map(|time| time.to_string());
     Ok(Digest::of(&serde_json::to_vec(&(PROCESS, labels, files, created))?))
 }

@@ -18,7 +18,7 @@ use xshell::{Shell, cmd};
 use super::{Freshness, collect, is_there, read};
 use crate::exec;
 use crate::hint::WithHint;
-use crate::layer::{FileMode, Tree, write_tar};
+use crate::layer::{FileMode, Node, Tree, write_tar};
 use crate::oci::{
     Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp,
     Verified,
@@ -166,10 +166,11 @@ impl Recipe {
         for rootfs in [root.join(SHARED_ROOTFS), distro.dir.join(ROOTFS)] {
             collect(&rootfs, "", &mut files)?;
         }
-        files.insert(CUSTOMIZE.to_owned(), read(&distro.dir.join(CUSTOMIZE))?);
+        let content = read(&distro.dir.join(CUSTOMIZE))?;
+        files.insert(CUSTOMIZE.to_owned(), Node::File { mode: FileMode::Plain, content });
         let mut tree = Tree::default();
-        for (path, content) in files {
-            tree.file(path, FileMode::Plain, content)?;
+        for (path, node) in files {
+            tree.insert(path, node)?;
         }
         let mut overlay = Vec::new();
         write_tar(&tree, &mut overlay)?;

@@ -8,11 +8,13 @@ pub(crate) mod pin;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::hint::WithHint;
+use crate::layer::{FileMode, Node};
 use crate::oci::{Base, Digest, Document, ImageName, Platform, Reference};
 use crate::registry::Client;
 use crate::source::{Home, Source};
@@ -76,21 +78,31 @@ fn is_there(dir: &Path, tag: &str) -> Result<bool> {
     }
 }
 
-/// Every file below `folder`, under its path from there.
-fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+/// Every file and link below `folder`, under its path from there; of a file's mode only whether it
+/// is a program, since the rest depends on who has checked it out.
+fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Node>) -> Result<()> {
     let listing = || format!("listing {}", folder.display());
     for entry in fs::read_dir(folder).with_context(listing)? {
         let entry = entry.with_context(listing)?;
         let name =
             entry.file_name().into_string().map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
         let path = format!("{prefix}{name}");
-        let kind = entry.file_type().with_context(listing)?;
-        if kind.is_dir() {
+        let metadata = entry.metadata().with_context(listing)?;
+        if metadata.is_dir() {
             collect(&entry.path(), &format!("{path}/"), files)?;
-        } else if kind.is_file() {
-            files.insert(path, read(&entry.path())?);
+        } else if metadata.is_file() {
+            let is_program = metadata.permissions().mode() & 0o100 != 0;
+            let mode = if is_program { FileMode::Executable } else { FileMode::Plain };
+            files.insert(path, Node::File { mode, content: read(&entry.path())? });
+        } else if metadata.is_symlink() {
+            let target = fs::read_link(entry.path()).with_context(listing)?;
+            let target = target
+                .into_os_string()
+                .into_string()
+                .map_err(|name| anyhow!("{} is not UTF-8", name.display()))?;
+            files.insert(path, Node::Symlink { target });
         } else {
-            bail!("{} is neither a file nor a folder", entry.path().display());
+            bail!("{} is neither a file, a link nor a folder", entry.path().display());
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! `build`: the image alone, into a layout or a registry.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, anyhow};
 
 use super::Session;
@@ -16,6 +18,7 @@ use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::registry::{Client, Pushed};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
+use crate::workspace::DistroName;
 
 /// Ends the tag of an image that was given no version: it names what changes from run to run.
 const UNVERSIONED: &str = "dev";
@@ -33,6 +36,13 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
             let name = ImageName::Layout { dir: session.shown(dir), tag: Some(tag.to_owned()) };
             made.report(name.to_string(), Some(&stored), None)
         }
+        ImageName::Registry(target) if target.registry() == "docker.io" && is_official(target) => {
+            let error = anyhow!("{target} is among the images that Docker alone publishes");
+            return Err(error).hint(format!(
+                "a folder is written 'oci:{}'",
+                target.repository().trim_start_matches(OFFICIAL)
+            ));
+        }
         ImageName::Registry(target) => {
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
@@ -45,10 +55,18 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     session.print(&report, || report.digest.to_string())
 }
 
+/// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
+const OFFICIAL: &str = "library/";
+
+fn is_official(target: &Reference) -> bool {
+    target.repository().starts_with(OFFICIAL)
+}
+
 /// An image that was composed, and what it is to be called.
 pub(crate) struct Made {
     pub(crate) composition: Composition,
     pub(crate) base: ResolvedBase,
+    pub(crate) distro: DistroName,
     /// `<distro>-<version>`.
     pub(crate) tag: String,
     /// The project's own repository, with that tag.
@@ -64,8 +82,10 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
             .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'");
     }
     let distro = flags.distro.as_ref().unwrap_or(&workspace.settings.distro);
-    let host = [Platform::host()];
-    let platforms = if flags.platform.is_empty() { &host[..] } else { &flags.platform };
+    // In one order, whatever theirs was: the index's digest depends on it.
+    let asked: BTreeSet<Platform> = flags.platform.iter().copied().collect();
+    let platforms: Vec<Platform> =
+        if asked.is_empty() { vec![Platform::host()] } else { asked.into_iter().collect() };
     let version = flags.app_version.as_deref();
     if workspace.apps.is_empty() {
         session.progress.warn("there is no app: no folder in apps/ has a go.mod");
@@ -88,11 +108,11 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
         Some(name) => name.clone(),
         None => super::base::name(distro, repository, &workspace, registry, session)?,
     };
-    let base = base::resolve(&base_name, platforms, registry)?;
+    let base = base::resolve(&base_name, &platforms, registry)?;
     super::base::warn(&base_name, &base, &workspace, registry, session);
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),
-        apps => Go::find(session.cache("go"))?.build_all(apps, platforms, version, &session.progress)?,
+        apps => Go::find(session.cache("go"))?.build_all(apps, &platforms, version, &session.progress)?,
     };
     let settings = compose::Settings {
         compression: flags.compression,
@@ -107,7 +127,7 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
 
     let target = repository.tagged(&tag);
-    Ok(Made { composition, base, tag, target, version: flags.app_version.clone() })
+    Ok(Made { composition, base, distro: distro.clone(), tag, target, version: flags.app_version.clone() })
 }
 
 impl Made {

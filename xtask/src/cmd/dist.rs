@@ -9,9 +9,10 @@ use super::Session;
 use super::build::{Made, make};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::flags::Dist;
-use crate::oci::{Digest, ImageName, Origin, Platform};
+use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
 use crate::progress::human_bytes;
 use crate::registry::Client;
+use crate::release;
 use crate::report::{ImageReport, PushReport};
 use crate::source::{Home, Source};
 use crate::store::{self, Store};
@@ -35,15 +36,19 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     store.collect_garbage()?;
     let name = ImageName::Layout { dir: session.shown(&layout), tag: Some(made.tag.clone()) };
     let mut report = made.report(name.to_string(), Some(&stored), None);
-    if flags.deliver.push {
-        let pushed = made.push(&made.target, &registry, session)?;
-        report.pushed = Some(PushReport::new(&made.target.to_string(), &pushed));
-    }
+    let pushed = flags.deliver.push.then(|| made.push(&made.target, &registry, session)).transpose();
+    // dist.json says what the layout holds, also where the push failed.
+    report.pushed = pushed
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .map(|pushed| PushReport::new(&made.target.to_string(), pushed));
+    let dist_json = serde_json::to_string_pretty(&report.lasting())? + "\n";
+    store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
+    pushed?;
 
     summarise(&report, session);
-    session.print(&report, || report.digest.to_string())?;
-    let dist_json = serde_json::to_string_pretty(&report.lasting())? + "\n";
-    store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())
+    session.print(&report, || report.digest.to_string())
 }
 
 /// What `dist` would do, and what it would cost.
@@ -51,8 +56,8 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
 struct Plan {
     reference: String,
     digest: Digest,
-    /// What the tag names now, if anything.
-    previous: Option<Digest>,
+    /// What a host runs before, if anything: what the tag names now, or the release before it.
+    previous: Option<PlannedPrevious>,
     layers: Vec<PlannedLayer>,
     /// Where it would be pushed.
     push: Option<String>,
@@ -60,6 +65,12 @@ struct Plan {
     host_download: u64,
     /// Bytes of layers and configs that are ours.
     ours: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedPrevious {
+    name: String,
+    digest: Digest,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,8 +82,15 @@ struct PlannedLayer {
     reused: bool,
 }
 
-/// The image that a tag names now: its digest, and the layers for one platform.
-type Previous = Option<(Digest, Vec<NamedLayer>)>;
+/// What a host runs before it gets the new image.
+type Previous = Option<PreviousImage>;
+
+struct PreviousImage {
+    name: String,
+    digest: Digest,
+    /// For one platform.
+    layers: Vec<NamedLayer>,
+}
 
 impl Plan {
     fn new(made: &Made, previous: Previous, push: bool) -> Plan {
@@ -91,7 +109,7 @@ impl Plan {
             None => Vec::new(),
         };
         let (previous, old) = match previous {
-            Some((digest, old)) => (Some(digest), old),
+            Some(PreviousImage { name, digest, layers }) => (Some(PlannedPrevious { name, digest }), layers),
             None => (None, Vec::new()),
         };
         let delta: Delta = delta(&old, &layers);
@@ -129,21 +147,37 @@ impl std::fmt::Display for Plan {
                 layer.digest.short()
             )?;
         }
-        match (&self.push, self.previous) {
-            (Some(target), Some(digest)) if digest == self.digest => {
+        match (&self.push, &self.previous) {
+            (Some(target), Some(previous)) if previous.name == *target && previous.digest == self.digest => {
                 writeln!(f, "push: nothing, {target} is this")?
             }
-            (Some(target), _) => writeln!(f, "push: to {target}")?,
+            (Some(target), _) => {
+                writeln!(f, "push: to {target}, at most {} of ours", human_bytes(self.ours))?
+            }
             (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
         }
-        let whom = if self.previous.is_some() { "the previous image" } else { "no image yet" };
+        let whom = self.previous.as_ref().map_or("no image yet", |previous| &previous.name);
         write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))
     }
 }
 
+/// What the tag names, or else the release before it.
 fn previous_in_registry(made: &Made, registry: &Client) -> Result<Previous> {
-    let Some(document) = registry.document(&made.target)? else { return Ok(None) };
-    previous(&Source { home: Home::Registry(made.target.clone()), document }, made, registry).map(Some)
+    let mut reference = made.target.clone();
+    let mut document = registry.document(&reference)?;
+    if document.is_none() {
+        let tags = registry.tags(&reference)?;
+        let Some(before) = release::before(&made.tag, &made.distro, &tags) else { return Ok(None) };
+        reference = Reference::with_tag(
+            reference.registry().to_owned(),
+            reference.repository().to_owned(),
+            before.to_owned(),
+        );
+        document = registry.document(&reference)?;
+    }
+    let Some(document) = document else { return Ok(None) };
+    let name = reference.to_string();
+    previous(name, &Source { home: Home::Registry(reference), document }, made, registry).map(Some)
 }
 
 fn previous_in_layout(made: &Made, layout: &Path, registry: &Client) -> Result<Previous> {
@@ -155,12 +189,13 @@ fn previous_in_layout(made: &Made, layout: &Path, registry: &Client) -> Result<P
         return Ok(None);
     }
     let document = store.document(Some(&made.tag))?;
-    previous(&Source { home: Home::Layout(store), document }, made, registry).map(Some)
+    previous(made.tag.clone(), &Source { home: Home::Layout(store), document }, made, registry).map(Some)
 }
 
-fn previous(source: &Source, made: &Made, registry: &Client) -> Result<(Digest, Vec<NamedLayer>)> {
+fn previous(name: String, source: &Source, made: &Made, registry: &Client) -> Result<PreviousImage> {
     let platform = made.composition.images.first().map_or(Platform::host(), |image| image.platform);
-    Ok((source.document.blob().digest(), source.layers(platform, registry)?))
+    let digest = source.document.blob().digest();
+    Ok(PreviousImage { name, digest, layers: source.layers(platform, registry)? })
 }
 
 fn summarise(report: &ImageReport, session: &Session) {

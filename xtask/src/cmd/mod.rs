@@ -42,6 +42,8 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
 
 /// What every command works with.
 pub(crate) struct Session {
+    /// Where the command was given.
+    here: PathBuf,
     /// The workspace's root.
     pub(crate) root: PathBuf,
     pub(crate) progress: Progress,
@@ -62,6 +64,7 @@ impl Session {
         let here = std::env::current_dir().context("finding the current folder")?;
         Ok(Session {
             root: Workspace::find_root(&here)?,
+            here,
             progress: Progress::new(if common.quiet { Verbosity::Quiet } else { Verbosity::Normal }),
             consent: if common.yes { Consent::Install } else { Consent::Ask },
             output: if common.json { Output::Json } else { Output::Text },
@@ -96,9 +99,9 @@ impl Session {
         self.root.join("target/xtask").join(name)
     }
 
-    /// `path` as the user sees it from the workspace's root.
+    /// `path` as the user sees it from where the command was given.
     pub(crate) fn shown(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(&self.root).unwrap_or(path).to_owned()
+        path.strip_prefix(&self.here).unwrap_or(path).to_owned()
     }
 
     /// `name` with its folder as the user sees it.

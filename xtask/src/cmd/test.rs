@@ -36,6 +36,9 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("skopeo", "skopeo", "reads what was written"),
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
+        debian("shellcheck", "shellcheck", "reads the shell scripts"),
+        debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
+        debian("nsenter", "util-linux", "runs a base's own programs there"),
         CRANE,
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];

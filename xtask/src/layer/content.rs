@@ -16,7 +16,7 @@ const PRESETS: &str = "usr/lib/systemd/system-preset";
 const TMPFILES: &str = "usr/lib/tmpfiles.d";
 const SYSUSERS: &str = "usr/lib/sysusers.d";
 /// Adds to the ports that the base keeps free for apps.
-const RESERVED_PORTS: &str = "usr/lib/sysctl.d/61-testboot-apps.conf";
+const RESERVED_PORTS: &str = "usr/lib/sysctl.d/98-testboot-apps.conf";
 
 /// The layer of everything that belongs to no app.
 pub(crate) const OS: &str = "os";

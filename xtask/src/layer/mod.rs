@@ -9,5 +9,5 @@ pub(crate) mod tree;
 pub(crate) mod write;
 
 pub(crate) use rules::check;
-pub(crate) use tree::{FileMode, Tree};
+pub(crate) use tree::{FileMode, Node, Tree};
 pub(crate) use write::write_tar;

@@ -75,7 +75,7 @@ impl Tree {
         self.nodes.is_empty()
     }
 
-    fn insert(&mut self, path: impl Into<String>, node: Node) -> Result<(), TreeError> {
+    pub(crate) fn insert(&mut self, path: impl Into<String>, node: Node) -> Result<(), TreeError> {
         let path = LayerPath::new(path)?;
         for parent in path.parents() {
             match self.nodes.entry(parent.clone()).or_insert(Node::Directory) {

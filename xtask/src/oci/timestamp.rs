@@ -11,8 +11,11 @@ use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
 pub(crate) struct Timestamp(DateTime<Utc>);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a number of seconds since 1970")]
+#[error("SOURCE_DATE_EPOCH is `{0}`, which is not a number of seconds since 1970")]
 pub(crate) struct TimestampError(String);
+
+/// 9999-12-31T23:59:59Z: a year has four digits. Source: RFC 3339, 5.6, `date-fullyear`.
+const LATEST: i64 = 253_402_300_799;
 
 impl Timestamp {
     /// The moment at which `day` begins.
@@ -41,7 +44,7 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Timestamp, TimestampError> {
         text.parse()
             .ok()
-            .filter(|&seconds| seconds >= 0)
+            .filter(|seconds| (0..=LATEST).contains(seconds))
             .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
             .map(Timestamp)
             .ok_or_else(|| TimestampError(text.to_owned()))
@@ -63,7 +66,7 @@ mod tests {
         let shown = |text: &str| text.parse::<Timestamp>().map(|t| t.to_string());
         assert_eq!(shown("0"), Ok("1970-01-01T00:00:00Z".to_owned()));
         assert_eq!(shown("1700000000"), Ok("2023-11-14T22:13:20Z".to_owned()));
-        for bad in ["", "-1", "now", "99999999999999999"] {
+        for bad in ["", "-1", "now", "99999999999999999", "253402300800"] {
             assert_eq!(shown(bad), Err(TimestampError(bad.to_owned())));
         }
     }

@@ -14,6 +14,7 @@ mod push;
 mod repository;
 mod response;
 mod retry;
+mod tags;
 mod transport;
 mod upload;
 
@@ -143,6 +144,14 @@ impl Client {
                 step.advance(part.len() as u64);
             }
             Ok(())
+        })
+    }
+
+    /// The tags of a reference's repository; none where there is no such repository.
+    pub(crate) fn tags(&self, reference: &Reference) -> anyhow::Result<Vec<String>> {
+        self.run(async {
+            let repository = Repository::new(reference, &self.plain_http)?;
+            tags::tags(&self.transport, &repository).await
         })
     }
 

@@ -249,6 +249,11 @@ impl Download {
     }
 }
 
-fn get(repository: &Repository, url: Url, scopes: Scopes, headers: Vec<(HeaderName, String)>) -> Request<'_> {
+pub(super) fn get(
+    repository: &Repository,
+    url: Url,
+    scopes: Scopes,
+    headers: Vec<(HeaderName, String)>,
+) -> Request<'_> {
     Request { method: Method::GET, url, repository, scopes, headers, payload: Payload::Empty }
 }

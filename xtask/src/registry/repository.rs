@@ -88,6 +88,13 @@ impl Repository {
         self.join(&["manifests", reference])
     }
 
+    /// `tags/list`, `page` of them.
+    pub(super) fn tags(&self, page: &str) -> Url {
+        let mut url = self.join(&["tags", "list"]);
+        url.query_pairs_mut().append_pair("n", page);
+        url
+    }
+
     /// `blobs/<digest>`.
     pub(super) fn blob(&self, digest: &str) -> Url {
         self.join(&["blobs", digest])

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 pub(crate) use super::name::AppName;
 
-use super::files::{EntryKind, SourceFile, Tree};
+use super::files::{Entry, EntryKind, SourceFile, Tree};
 use super::problem::Problems;
 use super::route::{Route, RouteError, UrlPrefix};
 use super::unit::{Unit, UnitKind, UnitName};
@@ -47,9 +47,10 @@ pub(super) fn read(tree: &Tree, problems: &mut Problems) -> Vec<App> {
         }
         let files = tree.entries(&entry.path, problems);
         if !files.iter().any(|file| file.kind == EntryKind::File && file.name == GO_MOD) {
-            if files.iter().any(|file| file.kind == EntryKind::File && file.name.ends_with(".go")) {
+            let is_sign = |file: &Entry| file.name.ends_with(".go") || file.name == APP_TOML;
+            if files.iter().any(|file| file.kind == EntryKind::File && is_sign(file)) {
                 let hint = format!("run '(cd {} && go mod init {})'", entry.path.display(), entry.name);
-                problems.add(entry.path, "has Go files, but no go.mod", hint);
+                problems.add(entry.path, "is an app by its files, but has no go.mod", hint);
             }
             continue;
         }

@@ -129,7 +129,7 @@ fn own_everything(etc: &Path) {
 
 #[test]
 fn the_base_keeps_the_apps_ports_free() {
-    let path = workspace().root.join("base/shared/rootfs/usr/lib/sysctl.d/60-testboot.conf");
+    let path = workspace().root.join("base/shared/rootfs/usr/lib/sysctl.d/97-testboot.conf");
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains("\nnet.ipv4.ip_local_reserved_ports = 8000-9999\n"), "{text}");
 }

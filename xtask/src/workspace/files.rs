@@ -27,7 +27,7 @@ impl SourceFile {
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&str> {
         let text = str::from_utf8(&self.bytes);
         if text.is_err() {
-            let hint = format!("convert it: iconv -t UTF-8 {}", self.path.display());
+            let hint = format!("save {} as UTF-8", self.path.display());
             problems.add(&self.path, "is not UTF-8 text", hint);
         }
         text.ok()

@@ -267,7 +267,7 @@ mod tests {
             hint: write "/x"
           apps/hello/app.toml: route `/y;` has the character ';'
             hint: use letters, digits, `-`, `.`, `_` and `~`
-          apps/loose: has Go files, but no go.mod
+          apps/loose: is an app by its files, but has no go.mod
             hint: run '(cd apps/loose && go mod init loose)'
           apps/my_app: `my_app` is not the name of an app: lower-case letters, digits and dashes, at most 64, first a letter, last no dash
             hint: rename the folder, and the units of the app
@@ -348,7 +348,7 @@ mod tests {
         );
         check(
             &[("apps/x/main.go", "")],
-            &["apps/x: has Go files, but no go.mod; run '(cd apps/x && go mod init x)'"],
+            &["apps/x: is an app by its files, but has no go.mod; run '(cd apps/x && go mod init x)'"],
         );
     }
 
@@ -542,9 +542,9 @@ mod tests {
         assert_eq!(
             shown,
             [
+                "configs/sysusers.d: is a symbolic link",
                 "configs/tmpfiles.d/c.conf: is a symbolic link",
                 "configs/tmpfiles.d/b.conf: is not UTF-8 text",
-                "configs/sysusers.d: is a symbolic link",
             ]
         );
     }

@@ -8,6 +8,8 @@ use super::route::{LOCATION_CONF, UPSTREAM_CONF};
 use super::unit::Unit;
 
 const UNITS: &str = "systemd";
+const CONFIGS: &str = "configs";
+const KNOWN_CONFIGS: [&str; 4] = ["builder", "os", "sysusers.d", "tmpfiles.d"];
 const OS: &str = "configs/os";
 const NGINX_CONF: &str = "nginx.conf";
 const NGINX_PIECES: &str = "nginx";
@@ -28,6 +30,12 @@ pub(crate) struct OsFiles {
 /// Reads the system's files, and gives the apps those that are theirs.
 pub(super) fn read(tree: &Tree, apps: &mut [App], problems: &mut Problems) -> OsFiles {
     let mut os = OsFiles::default();
+    for entry in tree.entries(CONFIGS, problems) {
+        if !KNOWN_CONFIGS.contains(&entry.name.as_str()) {
+            let hint = format!("rename or remove it: {CONFIGS} holds {}", KNOWN_CONFIGS.join(", "));
+            problems.add(entry.path, "is not read by anything", hint);
+        }
+    }
     read_nginx(tree, apps, &mut os, problems);
     for file in conf_files(tree, TMPFILES, problems) {
         check_tmpfiles(&file, problems);
@@ -54,6 +62,15 @@ pub(super) fn read(tree: &Tree, apps: &mut [App], problems: &mut Problems) -> Os
                 problems.add(&path, &error, error.hint());
                 broken.push(path);
             }
+        }
+    }
+    for unit in &os.units {
+        // Nobody would notice before the host does.
+        let program = format!("/usr/bin/{}", unit.name.prefix());
+        if unit.programs().contains(&program) {
+            let message = format!("starts {program}, but no app is called `{}`", unit.name.prefix());
+            let hint = format!("add apps/{}/go.mod, or remove the unit", unit.name.prefix());
+            problems.add(&unit.source.path, message, hint);
         }
     }
     for app in apps.iter() {

@@ -19,14 +19,17 @@ pub(crate) struct Problem {
 pub(crate) struct Problems(pub(crate) Vec<Problem>);
 
 impl Problems {
-    /// Notes one more.
+    /// Notes one more; one that is known already is not told twice.
     pub(super) fn add(
         &mut self,
         path: impl Into<PathBuf>,
         message: impl fmt::Display,
         hint: impl Into<String>,
     ) {
-        self.0.push(Problem { path: path.into(), message: message.to_string(), hint: hint.into() });
+        let problem = Problem { path: path.into(), message: message.to_string(), hint: hint.into() };
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
     }
 
     /// `value`, if nothing was noted.

@@ -17,7 +17,7 @@ pub(crate) const LOCATION_CONF: &str = ".location.conf";
 /// Ports below this one need a privilege, which no app has.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 /// The ports that the base keeps free of outgoing connections.
-/// Source: base/shared/rootfs/usr/lib/sysctl.d/60-testboot.conf, net.ipv4.ip_local_reserved_ports.
+/// Source: base/shared/rootfs/usr/lib/sysctl.d/97-testboot.conf, net.ipv4.ip_local_reserved_ports.
 const RESERVED_BY_BASE: RangeInclusive<u16> = 8000..=9999;
 
 /// Where an app listens on the loopback interface, and the paths that are its own.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -147,10 +148,14 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
         let files = files(&workspace.path(rootfs));
         assert!(!files.is_empty());
         for (path, source) in files {
-            let entry = at(top, &path);
-            assert_eq!(entry.content, fs::read(source).unwrap(), "{path}");
-            let header = &entry.header;
-            assert_eq!((header.mode().unwrap() & 0o7777, header.uid().unwrap()), (0o644, 0), "{path}");
+            let Entry { header, content, .. } = at(top, &path);
+            if let Ok(target) = fs::read_link(&source) {
+                assert_eq!(header.link_name().unwrap().unwrap(), target, "{path}");
+                continue;
+            }
+            let mode = if source.metadata().unwrap().mode() & 0o100 != 0 { 0o755 } else { 0o644 };
+            assert_eq!(*content, fs::read(source).unwrap(), "{path}");
+            assert_eq!((header.mode().unwrap() & 0o7777, header.uid().unwrap()), (mode, 0), "{path}");
         }
     }
     let mode = |path: &str| at(top, path).header.mode().unwrap() & 0o7777;
@@ -166,6 +171,7 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
     assert_eq!(link("etc/systemd/system/systemd-time-wait-sync.service"), "/dev/null");
     assert_eq!(text("etc/selinux/targeted/active/booleans.local"), "httpd_can_network_connect=1\n");
     assert_eq!(text("etc/firewalld/firewalld.conf"), "DefaultZone=public\n");
+    assert!(!text("etc/chrony.conf").contains("pool"));
     assert_eq!(text("etc/chrony.conf").matches("\nconfdir /etc/chrony/conf.d\n").count(), 1);
     let ours = fs::read_dir(workspace.path("base/shared/rootfs/etc/chrony/conf.d")).unwrap();
     for file in ours {

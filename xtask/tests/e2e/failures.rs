@@ -176,7 +176,7 @@ fn two_runs_do_not_write_at_once() {
     lock.lock().unwrap();
     assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"), @"
     error: another run is writing ../out
-    hint: wait for it, or write elsewhere with '--to oci:DIR'
+    hint: wait until it has ended, and run the command again
     ");
     drop(lock);
     workspace.ok("build --base oci:../standin:t --to oci:../out:t");
@@ -187,10 +187,13 @@ fn mistakes_in_the_sources() {
     let workspace = Workspace::with_good_image();
     let build = "build --base oci:../standin:t --to oci:../out:t";
     let with = |path: &str, text: &str| {
-        let good = fs::read(workspace.path(path)).unwrap();
+        let good = fs::read(workspace.path(path)).ok();
         workspace.write(path, text);
         let error = fails(&workspace, build);
-        fs::write(workspace.path(path), good).unwrap();
+        match good {
+            Some(good) => fs::write(workspace.path(path), good).unwrap(),
+            None => fs::remove_file(workspace.path(path)).unwrap(),
+        }
         error
     };
     assert_snapshot!(with("apps/hello/app.toml", "port = \"high\"\n"), @r#"
@@ -205,6 +208,17 @@ fn mistakes_in_the_sources() {
     ");
     let error = with("apps/hello/main.go", "package main\n\nfunc main() { undefined() }\n");
     assert!(error.contains("main.go:3:15: undefined: undefined"), "{error}");
+    assert_snapshot!(with("configs/tmpfile.d/hello.conf", "d /var/hello\n"), @"
+    error: the workspace has a problem
+      configs/tmpfile.d: is not read by anything
+        hint: rename or remove it: configs holds builder, os, sysusers.d, tmpfiles.d
+    ");
+    fs::remove_dir(workspace.path("configs/tmpfile.d")).unwrap();
+    assert_snapshot!(with("systemd/shop.service", "[Service]\nExecStart=/usr/bin/shop\n"), @"
+    error: the workspace has a problem
+      systemd/shop.service: starts /usr/bin/shop, but no app is called `shop`
+        hint: add apps/shop/go.mod, or remove the unit
+    ");
     // The repository's own distros are named, however many they are.
     let unknown = |arguments: &str, folder: &str, hint: &str| {
         let error = fails(&workspace, arguments);
@@ -224,6 +238,85 @@ fn mistakes_in_the_sources() {
         "'cargo xtask list' shows what there is; '--base REF' builds on any other image",
     );
     workspace.ok(build);
+}
+
+#[test]
+fn all_apps_that_do_not_compile_are_told() {
+    let workspace = Workspace::with_good_image();
+    workspace.add_second_app();
+    for app in ["hello", "second"] {
+        workspace.write(&format!("apps/{app}/main.go"), "package main\n\nfunc main() { undefined() }\n");
+    }
+    let error = fails(&workspace, "build --base oci:../standin:t --to oci:../out:t");
+    for app in ["hello", "second"] {
+        assert!(error.contains(&format!("building {app} for linux/")), "{error}");
+    }
+}
+
+#[test]
+fn a_library_is_no_app() {
+    let workspace = Workspace::with_good_image();
+    workspace.add_second_app();
+    workspace.write("apps/second/main.go", "package second\n");
+    assert_snapshot!(fails(&workspace, "build --base oci:../standin:t --to oci:../out:t"), @"
+    error: apps/second is a library, not a program
+    hint: begin its Go files with 'package main', and write a func main()
+    ");
+}
+
+#[test]
+fn nobody_has_to_listen() {
+    let workspace = Workspace::with_standin();
+    for build in ["build --base oci:../standin:t --to oci:../out:t", "completions bash"] {
+        let mut command = workspace.command(build);
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let run = Run::new(command.stderr(full()).output().unwrap());
+        assert_eq!(run.code, Some(0), "standard error is full");
+        let mut command = workspace.command(build);
+        let run = Run::new(command.stdout(full()).output().unwrap());
+        assert_eq!(run.code, Some(1), "standard output is full: {}", run.stderr);
+        assert!(run.stderr.contains("error: writing to standard output"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_push_that_fails_leaves_a_report_that_is_true() {
+    let workspace = Workspace::with_standin();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dist = "dist --distro debian-13 --base oci:../standin:t";
+    let error = workspace.failure(&format!("{dist} --push --image {closed}/os"));
+    assert!(error.contains("cannot be reached"), "{error}");
+    let file = fs::read(workspace.path("target/dist/dist.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    assert_eq!(report["digest"], workspace.layout("target/dist/oci").digest("debian-13-dev"));
+    assert_eq!(report.get("pushed"), None);
+}
+
+#[test]
+fn calls_that_are_not_meant_so() {
+    let workspace = Workspace::with_standin();
+    assert_snapshot!(workspace.failure("dist --base oci:../standin:t --push"), @"
+    error: oci:../standin:t may be any distro's, and the tag that is pushed begins with its name
+    hint: name it with '--distro', or say the whole name with 'cargo xtask build --to REF'
+    ");
+    assert_snapshot!(workspace.failure("build --base oci:../standin:t --to out"), @"
+    error: docker.io/library/out:latest is among the images that Docker alone publishes
+    hint: a folder is written 'oci:out'
+    ");
+    let version = "v".repeat(127);
+    assert_snapshot!(workspace.failure(&format!("build --base oci:../standin:t --app-version {version}")), @"
+    error: `debian-13-vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv` cannot be the tag of an image: at most 128 characters are allowed
+    hint: choose a shorter '--app-version'
+    ");
+    workspace.write("../mine/letter.txt", "hello");
+    assert_snapshot!(workspace.failure("build --base oci:../standin:t --to oci:../mine"), @"
+    error: ../mine holds other files, and is no OCI layout
+    hint: name a folder that is empty or not there yet
+    ");
+    assert_snapshot!(workspace.failure("diff oci:../standin:t oci:../standin:multi --platform linux/s390x"), @"
+    error: reading oci:../standin:t: it is for linux/amd64, not for linux/s390x
+    hint: choose another with '--platform'
+    ");
 }
 
 #[test]

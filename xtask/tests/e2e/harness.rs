@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,9 +15,14 @@ use crate::testing::program;
 
 /// A copy of this repository's folders, without its crate and without what it has built.
 pub(crate) struct Workspace {
-    /// Outputs and bases go next to the workspace: `../out`.
-    temp: TempDir,
+    /// Holds the workspace as `ws`; outputs and bases go next to it: `../out`.
+    dir: PathBuf,
+    /// Removes it in the end.
+    _temp: Option<TempDir>,
 }
+
+/// What a workspace consists of.
+const FOLDERS: [&str; 4] = ["apps", "systemd", "configs", "base"];
 
 /// What a run of the binary came to.
 pub(crate) struct Run {
@@ -29,18 +34,30 @@ pub(crate) struct Run {
 impl Workspace {
     pub(crate) fn new() -> Workspace {
         let temp = tempfile::Builder::new().prefix("e2e-").tempdir().unwrap();
-        let root = temp.path().join("ws");
-        fs::create_dir(&root).unwrap();
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for folder in ["apps", "systemd", "configs", "base"] {
-            copy(&repository.join(folder), &root.join(folder));
+        let workspace = Workspace { dir: temp.path().to_owned(), _temp: Some(temp) };
+        workspace.fill();
+        workspace
+    }
+
+    /// One that stays in `dir`: its sources are today's, and what was built there before is kept.
+    pub(crate) fn lasting(dir: &Path) -> Workspace {
+        let workspace = Workspace { dir: dir.to_owned(), _temp: None };
+        for folder in FOLDERS.map(|folder| workspace.path(folder)).iter().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(folder).unwrap();
         }
-        let workspace = Workspace { temp };
-        workspace.write(
+        workspace.fill();
+        workspace
+    }
+
+    fn fill(&self) {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for folder in FOLDERS {
+            copy(&repository.join(folder), &self.path(folder));
+        }
+        self.write(
             "Cargo.toml",
             "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n",
         );
-        workspace
     }
 
     /// With the stand-in base as `oci:../standin`.
@@ -60,8 +77,8 @@ impl Workspace {
     /// A path seen from the root.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         match path.strip_prefix("../") {
-            Some(beside) => self.temp.path().join(beside),
-            None => self.temp.path().join("ws").join(path),
+            Some(beside) => self.dir.join(beside),
+            None => self.dir.join("ws").join(path),
         }
     }
 
@@ -176,6 +193,8 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
+        } else if entry.file_type().unwrap().is_symlink() {
+            symlink(fs::read_link(entry.path()).unwrap(), target).unwrap();
         } else {
             fs::copy(entry.path(), target).unwrap();
         }

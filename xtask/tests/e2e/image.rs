@@ -163,6 +163,9 @@ fn two_platforms_make_an_index() {
     let build = "build --base oci:../standin:multi --platform linux/amd64,linux/arm64 --to";
     let digest = workspace.ok(&format!("{build} {target}"));
     assert_eq!(workspace.ok(&format!("{build} oci:../out:multi")), digest);
+    // In what order the platforms are named, and how often, does not count.
+    let twice = "build --base oci:../standin:multi --platform linux/arm64,linux/amd64,linux/arm64 --to";
+    assert_eq!(workspace.ok(&format!("{twice} oci:../out:twice")), digest);
     judge("crane", &format!("validate --remote {target}"));
     assert_eq!(judge("crane", &format!("digest {target}")).trim(), digest);
 
@@ -197,6 +200,44 @@ fn a_docker_base_makes_an_oci_image() {
     let manifest = judge("crane", &format!("manifest {target}"));
     assert!(!manifest.contains("vnd.docker"), "{manifest}");
     assert!(manifest.contains("application/vnd.oci.image.manifest.v1+json"), "{manifest}");
+}
+
+#[test]
+fn a_plan_compares_with_the_release_before() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let dist = format!("dist --distro debian-13 --base oci:../standin:t --image {}/os", registry.address());
+    let v1 = workspace.json(&format!("{dist} --push --app-version v1"));
+    let plan = workspace.json(&format!("{dist} --push --dry-run --app-version v2"));
+    assert_eq!(plan["previous"]["name"], format!("{}/os:debian-13-v1", registry.address()));
+    assert_eq!(plan["previous"]["digest"], v1["digest"]);
+    let new: Vec<&Value> =
+        plan["layers"].as_array().unwrap().iter().filter(|layer| layer["reused"] == false).collect();
+    assert_eq!(new.len(), 1, "the app alone carries the version: {plan}");
+    assert_eq!(plan["host_download"], new[0]["size"]);
+}
+
+#[test]
+fn the_commit_says_when_files_differ() {
+    let workspace = Workspace::with_standin();
+    let revision = || {
+        workspace.ok("build --base oci:../standin:t --to oci:../out:t");
+        let manifest = workspace.layout("../out").manifest("t");
+        manifest["annotations"]["org.opencontainers.image.revision"].as_str().map(str::to_owned)
+    };
+    assert_eq!(revision(), None, "there is no repository");
+    let root = workspace.path("").display().to_string();
+    let git =
+        |arguments: &str| judge("git", &format!("-C {root} -c user.name=x -c user.email=x@x {arguments}"));
+    git("init --quiet");
+    assert_eq!(revision(), None, "there is no commit");
+    workspace.write(".gitignore", "/target\n");
+    git("add .");
+    git("commit --quiet -m one");
+    let head = git("rev-parse HEAD").trim().to_owned();
+    assert_eq!(revision(), Some(head.clone()));
+    workspace.write("configs/tmpfiles.d/new.conf", "d /var/lib/new\n");
+    assert_eq!(revision(), Some(format!("{head}-dirty")), "a file that was never added is in the image");
 }
 
 #[test]

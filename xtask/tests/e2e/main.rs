@@ -8,7 +8,9 @@ mod failures;
 mod harness;
 mod image;
 mod interrupts;
+mod root;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;
+mod tuning;

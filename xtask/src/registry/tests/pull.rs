@@ -112,6 +112,44 @@ fn hostile_documents_are_refused() {
 }
 
 #[test]
+fn tags_come_in_pages_and_an_error_is_not_no_tags() {
+    let registry = Registry::docker();
+    let client = client();
+    let reference: Reference = format!("{}/os/app", registry.address()).parse().unwrap();
+    assert_eq!(client.tags(&reference).unwrap(), [""; 0], "there is no repository yet");
+    for tag in ["v1", "v2", "v10"] {
+        let target = format!("{}/os/app:{tag}", registry.address());
+        client.push(&Image::new(&[b"layer"]).push(&target, None)).unwrap();
+    }
+    let mut tags = client.tags(&reference).unwrap();
+    tags.sort();
+    assert_eq!(tags, ["v1", "v10", "v2"]);
+
+    let paged = FaultProxy::alone(|seen| {
+        let next = [("Link", "</v2/os/app/tags/list?n=1&last=a>; rel=\"next\"")];
+        Fault::Answer(match seen.target.contains("last=a") {
+            false => answer("200 OK", &next, br#"{"name":"os/app","tags":["a"]}"#),
+            true => answer("200 OK", &[], br#"{"name":"os/app","tags":["b"]}"#),
+        })
+    });
+    let reference: Reference = format!("{}/os/app", paged.address()).parse().unwrap();
+    assert_eq!(client.tags(&reference).unwrap(), ["a", "b"]);
+
+    let elsewhere = [("Link", "<https://evil.example/v2/os/app/tags/list>; rel=\"next\"")];
+    for bad in [
+        answer("500 Internal Server Error", &[], b""),
+        answer("403 Forbidden", &[], b""),
+        answer("404 Not Found", &[], b"<html>"),
+        answer("200 OK", &[], b"<html>"),
+        answer("200 OK", &elsewhere, br#"{"tags":["a"]}"#),
+    ] {
+        let server = FaultProxy::alone(move |_| Fault::Answer(bad.clone()));
+        let reference: Reference = format!("{}/os/app", server.address()).parse().unwrap();
+        client.tags(&reference).unwrap_err();
+    }
+}
+
+#[test]
 fn reading_stops_where_a_document_is_too_large() {
     let expected = "URL:v1 has more than the 4194304 bytes that it may have\n\
                     hint: check that the name is an image's (after 1)";

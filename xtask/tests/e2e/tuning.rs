@@ -1,0 +1,478 @@
+//! What the base sets is in force: the programs that read it say so, on the base's merged root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Workspace, judge, sha256, skopeo_push};
+use crate::root::root;
+use crate::testing::{Registry, program};
+
+/// sshd takes the first value: what cloud-init, an installer or a distro plants must lose.
+#[test]
+fn sshd() {
+    for name in ["01-permitrootlogin", "40-redhat", "50-cloud-init", "50-redhat"] {
+        root().write(
+            &format!("/etc/ssh/sshd_config.d/{name}.conf"),
+            "0600",
+            "PermitRootLogin yes\nPasswordAuthentication yes\nX11Forwarding yes\nMaxAuthTries 60\n",
+        );
+    }
+    let (shown, _) = root().ok("ssh-keygen -q -t ed25519 -N '' -f /tmp/host_key
+        sshd -t -h /tmp/host_key
+        sshd -T -h /tmp/host_key");
+    for expected in [
+        "permitrootlogin no",
+        "passwordauthentication no",
+        "kbdinteractiveauthentication no",
+        "permitemptypasswords no",
+        "maxauthtries 3",
+        "clientaliveinterval 300",
+        "clientalivecountmax 2",
+        "x11forwarding no",
+        "allowtcpforwarding no",
+    ] {
+        assert!(shown.lines().any(|line| line == expected), "{expected} is not in\n{shown}");
+    }
+}
+
+/// chronyd takes the last value, but adds up the pools.
+#[test]
+fn chronyd() {
+    let (shown, _) = root().ok("chronyd -p -f /etc/chrony/chrony.conf");
+    let of = |name: &str| -> Vec<&str> {
+        shown.lines().filter(|line| line.split(' ').next() == Some(name)).collect()
+    };
+    assert_eq!(of("pool"), ["pool 2.pool.ntp.org iburst maxsources 4"]);
+    assert_eq!(of("server"), [""; 0]);
+    assert_eq!(of("makestep").last(), Some(&"makestep 1.0 3"));
+    assert!(!of("rtcsync").is_empty());
+}
+
+/// cloud-init takes the list of the last file; Debian's package may write one of its own.
+#[test]
+fn cloud_init() {
+    root().write("/etc/cloud/cloud.cfg.d/90_dpkg.cfg", "0644", "datasource_list: [Azure, None]\n");
+    let (list, _) = root().ok("python3 -c '
+from cloudinit.util import read_conf_with_confd
+print(*read_conf_with_confd(\"/etc/cloud/cloud.cfg\")[\"datasource_list\"])'");
+    assert_eq!(list, "NoCloud ConfigDrive OVF VMware Ec2 GCE None\n");
+}
+
+/// Of all sysctl.d files, the last one that sets a key decides: one of a distro's, and an
+/// administrator's that sorts before ours, must lose, and one that sorts after ours must win.
+#[test]
+fn sysctl() {
+    root().write("/usr/lib/sysctl.d/60-planted.conf", "0644", "vm.swappiness = 60\nnet/core/somaxconn=1\n");
+    root().write("/etc/sysctl.d/50-planted.conf", "0644", "fs.file-max = 1\n");
+    root().write("/etc/sysctl.d/99-planted.conf", "0644", "kernel.panic = 10\n");
+    // systemd itself says which files it reads, and in which order.
+    let (shown, _) = root().ok("/usr/lib/systemd/systemd-sysctl --cat-config");
+    let settings = shown.lines().filter(|line| !line.starts_with(['#', ';'])).filter_map(|line| {
+        let (key, value) = line.trim_start_matches('-').split_once('=')?;
+        let words: Vec<&str> = value.split_whitespace().collect();
+        Some((key.trim().replace('/', "."), words.join(" ")))
+    });
+    let in_force: BTreeMap<String, String> = settings.collect();
+    for (key, expected) in [
+        ("net.core.somaxconn", "65535"),
+        ("net.core.netdev_max_backlog", "65535"),
+        ("net.ipv4.tcp_max_syn_backlog", "65535"),
+        ("net.ipv4.tcp_tw_reuse", "1"),
+        ("net.ipv4.ip_local_port_range", "1024 65535"),
+        ("net.ipv4.ip_local_reserved_ports", "8000-9999"),
+        ("net.ipv4.tcp_fin_timeout", "15"),
+        ("net.ipv4.tcp_keepalive_time", "300"),
+        ("net.ipv4.tcp_keepalive_intvl", "30"),
+        ("net.ipv4.tcp_keepalive_probes", "5"),
+        ("vm.swappiness", "10"),
+        ("vm.dirty_ratio", "40"),
+        ("vm.dirty_background_ratio", "10"),
+        ("fs.file-max", "2097152"),
+        ("fs.inotify.max_user_watches", "524288"),
+        ("fs.inotify.max_user_instances", "8192"),
+        ("kernel.panic", "10"),
+    ] {
+        assert_eq!(in_force.get(key).map(String::as_str), Some(expected), "{key}\n{shown}");
+        let file = Path::new("/proc/sys").join(key.replace('.', "/"));
+        assert!(file.exists(), "the kernel knows no {key}");
+    }
+}
+
+/// What systemd reads of one of its configuration files, drop-ins included. Nothing refuses a
+/// misspelt key, but the file that systemd ships names every one there is, in comments.
+fn check_systemd_config(name: &str, expected: &[(&str, &str)]) {
+    let (shipped, _) = root().ok(&format!("cat /etc/systemd/{name}"));
+    let known: BTreeSet<&str> = shipped
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('=').map(|(key, _)| key))
+        .collect();
+    let (shown, _) = root().ok(&format!("systemd-analyze cat-config systemd/{name}"));
+    let in_force: BTreeMap<&str, &str> =
+        shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')).collect();
+    for (key, value) in expected {
+        assert_eq!(in_force.get(key), Some(value), "{key}\n{shown}");
+    }
+    for key in in_force.keys() {
+        assert!(known.contains(key), "systemd knows no {key} in {name}: {known:?}");
+    }
+}
+
+#[test]
+fn systemd_limits() {
+    let expected =
+        [("DefaultLimitNOFILE", "65535"), ("DefaultLimitNPROC", "65535"), ("DefaultTasksMax", "65535")];
+    check_systemd_config("system.conf", &expected);
+}
+
+#[test]
+fn journald() {
+    let expected = [
+        ("Storage", "persistent"),
+        ("Compress", "yes"),
+        ("SystemMaxUse", "500M"),
+        ("SystemMaxFileSize", "50M"),
+        ("MaxRetentionSec", "30day"),
+        ("RateLimitIntervalSec", "30s"),
+        ("RateLimitBurst", "10000"),
+        ("ForwardToSyslog", "no"),
+    ];
+    check_systemd_config("journald.conf", &expected);
+}
+
+#[test]
+fn users_and_folders() {
+    let (created, complaints) = root().ok("systemd-sysusers --dry-run");
+    // Every user is in /etc/passwd already, under its own id.
+    assert!(!format!("{created}{complaints}").contains("Would create"), "{created}{complaints}");
+    let (nginx, _) = root().ok("getent passwd nginx; getent group nginx");
+    assert_eq!(nginx, "nginx:x:110:110:nginx:/var/lib/nginx:/usr/sbin/nologin\nnginx:x:110:\n");
+
+    let (_, complaints) = root().ok("systemd-tmpfiles --create --dry-run");
+    assert!(!complaints.contains("testboot"), "{complaints}");
+}
+
+/// The ruleset is loaded into a network of its own, where it lets in what it should.
+#[test]
+fn firewall() {
+    root().write(
+        "/etc/testboot/firewall.d/planted.nft",
+        "0644",
+        "add element inet testboot open_tcp { 8443 }\n",
+    );
+    let (rules, _) = root().ok("unshare --net sh -euc '
+        nft --check --file /usr/lib/testboot/firewall.nft
+        nft --file /usr/lib/testboot/firewall.nft
+        # Again, as when it is reloaded.
+        nft --file /usr/lib/testboot/firewall.nft
+        nft --json list ruleset'");
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    let objects = |kind: &str| -> Vec<Value> {
+        let all = rules["nftables"].as_array().unwrap().iter();
+        all.filter_map(|object| object.get(kind).cloned()).collect()
+    };
+    let chain = |hook: &str| objects("chain").into_iter().find(|chain| chain["hook"] == hook).unwrap();
+    assert_eq!(chain("input")["policy"], "drop");
+    assert_eq!(chain("forward")["policy"], "drop");
+    let open =
+        |name: &str| objects("set").into_iter().find(|set| set["name"] == name).unwrap()["elem"].clone();
+    assert_eq!(open("open_tcp"), json!([22, 80, 443, 8443]));
+    assert_eq!(open("open_udp"), Value::Null);
+    let unit = root().ok("systemd-analyze cat-config systemd/system/nftables.service").0;
+    assert!(unit.contains("\nExecStart=/usr/sbin/nft -f /usr/lib/testboot/firewall.nft\n"), "{unit}");
+}
+
+/// The base's nginx, with its modules and its users, reads the repository's configuration. It
+/// binds the ports too, in a network of its own.
+#[test]
+fn nginx() {
+    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/os/nginx.conf");
+    root().write("/tmp/nginx.conf", "0644", &fs::read_to_string(conf).unwrap());
+    let (_, said) =
+        root().ok("mkdir -p /var/lib/nginx /var/log/nginx; unshare --net nginx -t -c /tmp/nginx.conf");
+    assert!(said.contains("test is successful") && !said.contains("[warn]"), "{said}");
+}
+
+/// Every unit that the base adds or changes, and the targets that pull them in: systemd loads
+/// them, finds their programs, and can put them into an order.
+#[test]
+fn units() {
+    let (units, _) = root().ok("cd /usr/lib/systemd/system
+        ls -d testboot-* | cat
+        ls -d */*testboot*.conf | sed 's,.d/.*,,'");
+    let units: Vec<&str> = units.lines().filter(|unit| *unit != "bootc-fetch-apply-updates.timer").collect();
+    assert!(units.contains(&"testboot-health.service") && units.contains(&"nftables.service"), "{units:?}");
+    let (said, complaints) = root().ok(&format!(
+        "systemd-analyze verify --man=no --recursive-errors=yes {} multi-user.target boot-complete.target",
+        units.join(" ")
+    ));
+    assert_eq!(format!("{said}{complaints}"), "");
+}
+
+#[test]
+fn scripts() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let base = repository.join("base").canonicalize().unwrap();
+    let libexec = base.join("shared/rootfs/usr/libexec/testboot");
+    let mut command = Command::new(program("shellcheck"));
+    command.arg(base.join("debian/13/customize.sh"));
+    command.args(fs::read_dir(libexec).unwrap().map(|entry| entry.unwrap().path()));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Stand-ins for the programs that a script calls: each notes how it was called.
+fn stand_ins(test: &str, programs: &[(&str, &str)]) -> String {
+    let dir = format!("/tmp/{test}");
+    for (name, does) in programs {
+        let script = format!("#!/bin/sh\necho {name} \"$@\" >>{dir}/calls\n{does}\n");
+        root().write(&format!("{dir}/{name}"), "0755", &script);
+    }
+    dir
+}
+
+#[test]
+fn upgrades_follow_the_policy() {
+    let bootc = "case $1:$2 in
+        status:*) cat /tmp/update/status ;;
+        *:--help) echo --download-only ;;
+        *:--download-only) test ! -e /tmp/update/offline ;;
+        esac";
+    let date = "case $* in *yesterday*) echo Sat ;; +%a) echo Sun ;; +%H%M) cat /tmp/update/now ;; esac";
+    let dir = stand_ins("update", &[("bootc", bootc), ("date", date)]);
+    let check = |policy: &str, window: &str, now: &str, staged: &str, expected: &[&str]| {
+        let script = format!(
+            "rm -rf {dir}/calls {dir}/state; mkdir {dir}/state
+            echo {now} >{dir}/now; echo '{{\"status\": {{\"staged\": {staged}}}}}' >{dir}/status
+            export PATH={dir}:$PATH STATE_DIRECTORY={dir}/state UPDATE_POLICY='{policy}' UPDATE_WINDOW='{window}'
+            /usr/libexec/testboot/update 2>&1 || echo failed
+            grep '^bootc upgrade' {dir}/calls | grep -v -e --help || true"
+        );
+        let (said, _) = root().ok(&script);
+        let said: Vec<&str> = said.lines().map(|line| line.trim_start_matches("bootc upgrade ")).collect();
+        assert_eq!(said, expected, "{policy}, {window} at {now}, {staged}");
+    };
+    let (download, apply) = ("--download-only", "--from-downloaded --apply");
+    let (waits, none) = (r#"{"downloadOnly": true}"#, "null");
+    let reboots = |window: &str| format!("rebooting into the upgrade: it is within {window}");
+
+    check("off", "", "0300", waits, &[]);
+    check("download", "", "0300", none, &[download]);
+    check("download", "02:00-04:00", "0300", waits, &[download]);
+    // Someone has said that it is to be applied at the next reboot: it stays so.
+    let said = "an upgrade is to be applied at the next reboot already";
+    check("download", "", "0300", r#"{"downloadOnly": false}"#, &[said]);
+
+    let within =
+        |window: &str, now: &str| check("window", window, now, waits, &[&reboots(window), download, apply]);
+    let outside = |window: &str, now: &str| check("window", window, now, waits, &[download]);
+    check("window", "02:00-04:00", "0300", none, &[download]);
+    within("02:00-04:00", "0200");
+    within("02:00-04:00", "0359");
+    outside("02:00-04:00", "0400");
+    outside("02:00-04:00", "0159");
+    within("Fri,Sun 08:00-09:30", "0809");
+    outside("Fri,Sat 08:00-09:30", "0809");
+    // Past midnight, the day is that on which it began: it is Sunday now.
+    within("22:00-02:00", "2300");
+    within("22:00-02:00", "0100");
+    outside("22:00-02:00", "0200");
+    within("Sat 22:00-02:00", "0100");
+    outside("Sun 22:00-02:00", "0100");
+    outside("Sat 22:00-02:00", "2300");
+
+    let wrong = |window: &str| {
+        let told =
+            format!("testboot-update: UPDATE_WINDOW is '{window}': write it like 'Sat,Sun 02:00-04:00'");
+        check("window", window, "0300", waits, &[&told, "failed"]);
+    };
+    for window in ["", "2:00-4:00", "02:00", "24:00-25:00", "Sundays 02:00-04:00", "02:00-04:00 Sun"] {
+        wrong(window);
+    }
+    let rolled_back = "a rollback waits for the next reboot: nothing is upgraded before";
+    check("window", "02:00-04:00", "0300", r#"null, "rollbackQueued": true"#, &[rolled_back]);
+    // What is there already is applied without the registry.
+    let offline = format!("{dir}/offline");
+    root().write(&offline, "0644", "");
+    check("download", "", "0300", none, &["failed", download]);
+    within("02:00-04:00", "0300");
+    root().ok(&format!("rm {offline}"));
+    let told = "testboot-update: UPDATE_POLICY is 'never': write off, download or window";
+    check("never", "", "0300", waits, &[told, "failed"]);
+
+    // The registry is not asked each hour.
+    let (calls, _) = root().ok(&format!(
+        "rm -rf {dir}/calls {dir}/state; mkdir {dir}/state; echo '{{}}' >{dir}/status
+        export PATH={dir}:$PATH STATE_DIRECTORY={dir}/state
+        for hour in 1 2 3; do /usr/libexec/testboot/update; done
+        touch -d '6 hours ago' {dir}/state/downloaded
+        /usr/libexec/testboot/update
+        grep -c '^bootc upgrade --download-only' {dir}/calls"
+    ));
+    assert_eq!(calls, "2\n");
+}
+
+#[test]
+fn a_boot_gets_a_verdict() {
+    // The address is the last argument.
+    let curl = "for url; do :; done
+        case $url in */slow) printf 503 ;; */broken) printf 000 ;; *) printf 404 ;; esac";
+    let systemctl = "cat /tmp/health/failed";
+    let dir = stand_ins("health", &[("curl", curl), ("systemctl", systemctl), ("sleep", "")]);
+    let verdict = |locations: &str, failed: &str, check: &str| -> String {
+        root().write("/usr/share/nginx/apps/planted.location.conf", "0644", locations);
+        root().write(&format!("{dir}/failed"), "0644", failed);
+        root().write("/etc/testboot/health.d/planted", "0755", &format!("#!/bin/sh\n{check}\n"));
+        let script = format!("PATH={dir}:$PATH /usr/libexec/testboot/health 2>&1 || echo failed");
+        root().ok(&script).0
+    };
+    let two_ways = "location = /shop {\n}\nlocation /shop/ {\n}\nlocation ~ \\.php$ {\n}\n";
+    insta::assert_snapshot!(verdict(two_ways, "", "true"), @"
+    good: /shop is answered: 404
+    good: /shop/ is answered: 404
+    good: /etc/testboot/health.d/planted
+    good: no unit has failed
+    ");
+    insta::assert_snapshot!(verdict("", "", "true"), @"
+    good: / is answered: 404
+    good: /etc/testboot/health.d/planted
+    good: no unit has failed
+    ");
+    let silent = "location = /slow {\n}\nlocation = /broken {\n}\n";
+    insta::assert_snapshot!(verdict(silent, "a.service loaded failed failed A\n", "false"), @"
+    bad: no answer for /slow: 503
+    bad: no answer for /broken: 000
+    bad: /etc/testboot/health.d/planted
+    bad: a.service has failed
+    failed
+    ");
+}
+
+/// An image is accepted with a signature only once there is a key, and all others as before.
+#[test]
+fn signatures_are_asked_for() {
+    let registry = Registry::docker();
+    let workspace = Workspace::with_standin();
+    let standin = format!("oci:{}:t", workspace.path("../standin").display());
+    let (ours, other) =
+        (format!("{}/team/os", registry.address()), format!("{}/team/other", registry.address()));
+    for image in [&ours, &other] {
+        skopeo_push(&standin, &format!("{image}:v1"), "");
+    }
+
+    let keys = |name: &str| workspace.path(&format!("../{name}")).display().to_string();
+    let make_key = |name: &str| {
+        judge("openssl", &format!("ecparam -genkey -noout -name prime256v1 -out {}", keys(name)));
+        judge("openssl", &format!("ec -pubout -in {0} -out {0}.pub", keys(name)));
+    };
+    make_key("key");
+    make_key("foreign-key");
+
+    let distro = json!({
+        "default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": {"registry.example": [{"type": "reject"}]}},
+    });
+    root().write("/etc/containers/policy.json", "0644", &distro.to_string());
+    root().write("/etc/testboot/signing-key.pub", "0644", &fs::read_to_string(keys("key.pub")).unwrap());
+    let status = json!({"spec": {"image": {"image": format!("{ours}:v1"), "transport": "registry"}}});
+    let dir = stand_ins("trust", &[("bootc", &format!("echo '{status}'"))]);
+    let trust = |verb: &str| -> Value {
+        let script = format!(
+            "PATH={dir}:$PATH /usr/libexec/testboot/trust {verb} >/dev/null
+            cat /etc/containers/policy.json"
+        );
+        serde_json::from_str(&root().ok(&script).0).unwrap()
+    };
+    let policy = trust("on");
+    assert_eq!(trust("on"), policy, "once more changes nothing");
+    let mut expected = distro.clone();
+    expected["transports"]["docker"][&ours] = json!([{
+        "type": "sigstoreSigned",
+        "keyPath": "/etc/testboot/signing-key.pub",
+        "signedIdentity": {"type": "matchRepository"},
+    }]);
+    assert_eq!(policy, expected);
+
+    // skopeo reads here what a host has there.
+    let policy = policy.to_string().replace("/etc/testboot/signing-key.pub", &keys("key.pub"));
+    workspace.write("../policy.json", &policy);
+    let (registries, _) = root().ok("cat /etc/containers/registries.d/testboot.yaml");
+    workspace.write("../registries.d/testboot.yaml", &registries);
+    let pull = |image: &str| {
+        let output = Command::new(program("skopeo"))
+            .args(["--policy", &keys("policy.json"), "--registries.d", &keys("registries.d")])
+            .args(["copy", "--quiet", "--src-tls-verify=false"])
+            .args([format!("docker://{image}:v1"), format!("dir:{}", keys("pulled"))])
+            .output()
+            .unwrap();
+        if output.status.success() {
+            "accepted".to_owned()
+        } else {
+            String::from_utf8(output.stderr).unwrap()
+        }
+    };
+    assert_eq!(pull(&other), "accepted");
+    let refused = pull(&ours);
+    assert!(refused.contains("A signature was required, but no signature exists"), "{refused}");
+
+    sign(&workspace, &ours, &keys("foreign-key"));
+    let refused = pull(&ours);
+    assert!(refused.contains("Source image rejected"), "{refused}");
+    sign(&workspace, &ours, &keys("key"));
+    let pulled = pull(&ours);
+    assert!(pulled == "accepted" || pulled.contains(NO_SIGSTORE), "{pulled}");
+
+    assert_eq!(trust("off"), distro);
+    root().ok("test ! -e /etc/containers/registries.d/testboot.yaml");
+}
+
+/// What Debian 12's skopeo says of every signature that it has found: sigstore is patched out of it.
+const NO_SIGSTORE: &str = "Debian-local change: sigstore disabled";
+
+/// Signs the image as cosign does. Source: sigstore's cosign, specs/SIGNATURE_SPEC.md.
+fn sign(workspace: &Workspace, image: &str, key: &str) {
+    let digest =
+        judge("skopeo", &format!("inspect --tls-verify=false --format {{{{.Digest}}}} docker://{image}:v1"));
+    let digest = digest.trim();
+    let payload = json!({
+        "critical": {
+            "identity": {"docker-reference": image},
+            "image": {"docker-manifest-digest": digest},
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    });
+    workspace.write("../payload", &payload.to_string());
+    let path = |name: &str| workspace.path(&format!("../{name}")).display().to_string();
+    judge("openssl", &format!("dgst -sha256 -sign {key} -out {} {}", path("signature"), path("payload")));
+    let signature = judge("openssl", &format!("base64 -A -in {}", path("signature")));
+
+    // A layout with one layer, the payload, which skopeo sends.
+    let layout = workspace.layout("../signature-layout");
+    fs::create_dir_all(layout.dir.join("blobs/sha256")).unwrap();
+    let put = |bytes: &[u8], media_type: &str| -> Value {
+        let digest = sha256(bytes);
+        fs::write(layout.blob_path(&digest), bytes).unwrap();
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    };
+    let payload = payload.to_string().into_bytes();
+    let mut layer = put(&payload, "application/vnd.dev.cosign.simplesigning.v1+json");
+    layer["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
+    let config = json!({
+        "architecture": "", "os": "", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(&payload)]},
+    });
+    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": [layer]});
+    let manifest = put(manifest.to_string().as_bytes(), manifest_type);
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
+    fs::write(layout.dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
+    let tag = format!("{}.sig", digest.replace(':', "-"));
+    skopeo_push(&format!("oci:{}", layout.dir.display()), &format!("{image}:{tag}"), "");
+}
