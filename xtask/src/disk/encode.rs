@@ -1,5 +1,6 @@
 //! What a thread makes of a chunk: all that the formats asked for need of it, compressed.
 
+use std::borrow::Cow;
 use std::io;
 
 use libdeflater::{CompressionLvl, Compressor};
@@ -157,7 +158,11 @@ impl Encoder {
             }
             Encoding::Gce => {
                 let runs: Vec<&[u8]> = picture.runs().into_iter().map(|(_, bytes)| bytes).collect();
-                Ok(Encoded::Segment(self.segment(&runs.concat())?))
+                let bytes = match runs[..] {
+                    [run] => Cow::Borrowed(run),
+                    [..] => Cow::Owned(runs.concat()),
+                };
+                Ok(Encoded::Segment(self.segment(&bytes)?))
             }
         }
     }

@@ -57,6 +57,6 @@ mod tests {
             let steps = format.next_steps(Path::new("out/os.x"));
             assert!(steps.contains("out/os.x") && steps.starts_with("  "), "{steps}");
         }
-        insta::assert_snapshot!(DiskFormat::Ami.next_steps(Path::new("a.raw")), @"");
+        insta::assert_snapshot!(DiskFormat::Vhd.next_steps(Path::new("a.vhd")), @"");
     }
 }

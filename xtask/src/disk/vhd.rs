@@ -84,13 +84,15 @@ mod tests {
 
     #[test]
     fn geometry_is_the_specifications() {
-        // What qemu-img gives disks of these sizes, in MiB.
+        // Worked out by hand; sizes are in MiB.
         for (mib, expected) in [
             (1, (30, 4, 17)),
-            (504, (1011, 12, 17)),
+            (20, (602, 4, 17)),
+            (200, (825, 16, 31)),
+            (504, (1024, 16, 63)),
             (1024, (2080, 16, 63)),
             (8192, (16644, 16, 63)),
-            (40960, (20559, 16, 255)),
+            (40960, (20560, 16, 255)),
             (1 << 20, (65535, 16, 255)),
         ] {
             assert_eq!(geometry(mib * 2048), expected, "{mib} MiB");

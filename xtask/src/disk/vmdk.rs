@@ -132,21 +132,24 @@ impl<W: Write + Seek> Writer<W> {
     /// The description in words. Its ids are made from the content, so that they change with it and
     /// with nothing else.
     fn descriptor(&self, id: &[u8; 32]) -> String {
+        let mut id: [u8; 16] = std::array::from_fn(|index| id[index]);
+        // The short id is the end of the long one. All ones mean "no parent", and one less is
+        // reserved: so its highest bit is none.
+        id[12] &= 0x7f;
         let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        // All ones means "no parent", and one below it is reserved.
-        let cid = u32::from_be_bytes([id[0], id[1], id[2], id[3]]) & 0x7fff_ffff;
         let capacity = self.capacity;
         // The geometry that VMware gives every disk of more than 1 GiB.
         let cylinders = capacity.div_ceil(255 * 63);
         format!(
-            "# Disk DescriptorFile\nversion=1\nCID={cid:08x}\nparentCID=ffffffff\n\
+            "# Disk DescriptorFile\nversion=1\nCID={cid}\nparentCID=ffffffff\n\
              createType=\"streamOptimized\"\n\n# Extent description\n\
              RW {capacity} SPARSE \"disk.vmdk\"\n\n# The Disk Data Base\n#DDB\n\n\
              ddb.adapterType = \"lsilogic\"\nddb.geometry.cylinders = \"{cylinders}\"\n\
              ddb.geometry.heads = \"255\"\nddb.geometry.sectors = \"63\"\n\
              ddb.longContentID = \"{long}\"\nddb.toolsVersion = \"2147483647\"\n\
              ddb.virtualHWVersion = \"19\"\n",
-            long = &hex[..32],
+            cid = &hex[24..],
+            long = hex,
         )
     }
 
