@@ -6,6 +6,7 @@ mod cmd;
 mod compose;
 mod deliver;
 mod diff;
+mod disk;
 mod exec;
 mod flags;
 mod git;
