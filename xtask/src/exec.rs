@@ -43,6 +43,8 @@ pub(crate) enum ExecError {
     Failed { command: String, status: ExitStatus, output: String },
     #[error("reading what `{command}` writes{output}")]
     Io { command: String, output: String, source: io::Error },
+    #[error("making what `{command}` reads")]
+    Input { command: String, source: io::Error },
     #[error("`{command}` did not answer within {limit:?}")]
     Late { command: String, limit: Duration },
     #[error("writing what `{command}` says to {log}")]
@@ -123,6 +125,63 @@ pub(crate) fn stream<T>(
         Ok(_) => Err(ExecError::Failed { command, status, output }),
         // What the program said explains why its output was cut short.
         Err(source) => Err(ExecError::Io { command, output, source }),
+    }
+}
+
+/// Runs a program whose standard input `produce` writes while it runs, and gives what it wrote to
+/// standard output; `on_line` sees each line of its standard error. When `produce` fails, the
+/// program is ended: it must not take what it got for all there is.
+pub(crate) fn feed(
+    cmd: Cmd<'_>,
+    produce: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send,
+    on_line: impl FnMut(&str) + Send,
+) -> Result<Vec<u8>, ExecError> {
+    let command = cmd.to_string();
+    let failed = |source| failed_io(&command, source);
+    let mut cmd: Command = cmd.into();
+    cmd.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = start(cmd, &command)?;
+    let id = child.inner.id();
+    let stdin = child.inner.stdin.take();
+    let stdin = stdin.ok_or_else(|| failed(io::Error::other("its input is not a pipe")))?;
+    let (mut stdout, stderr) = child.pipes().map_err(failed)?;
+    let mut output = Vec::new();
+    let (read, produced, tail) = std::thread::scope(|scope| {
+        let tail = scope.spawn(|| keep_tail(stderr, on_line));
+        let producer = scope.spawn(move || {
+            let mut input = Input { pipe: stdin, is_open: true };
+            match produce(&mut input) {
+                // A program that has ended, or wants no more, says why by itself.
+                Err(error) if input.is_open => {
+                    signal(id, Signal::KILL);
+                    Err(error)
+                }
+                Ok(()) | Err(_) => Ok(()),
+            }
+        });
+        (stdout.read_to_end(&mut output), producer.join(), tail.join())
+    });
+    let status = child.wait(&command)?;
+    let tail = indent(tail.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    let produced = produced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    produced.map_err(|source| ExecError::Input { command: command.clone(), source })?;
+    read.map_err(failed)?;
+    if status.success() { Ok(output) } else { Err(ExecError::Failed { command, status, output: tail }) }
+}
+
+/// A program's standard input, and whether it still reads it.
+struct Input {
+    pipe: std::process::ChildStdin,
+    is_open: bool,
+}
+
+impl io::Write for Input {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pipe.write(bytes).inspect_err(|_| self.is_open = false)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
     }
 }
 

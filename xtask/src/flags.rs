@@ -6,8 +6,9 @@ use std::str::FromStr;
 use clap::builder::{PossibleValue, Resettable};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::builder::Builder;
 use crate::deliver::BaseLayers;
-use crate::disk::{DiskFormat, DiskName, Qcow2Compression};
+use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
 use crate::workspace::DistroName;
@@ -88,7 +89,8 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Everything: build the apps, compose the image, store it in target/dist, push it when asked
+    /// Everything: build the apps, compose the image, store it and its disks in target/dist, push it
+    /// when asked
     #[command(after_help = "Examples:
   cargo xtask dist
   cargo xtask dist --dry-run --push
@@ -106,7 +108,7 @@ pub(crate) enum Command {
   cargo xtask build --base quay.io/centos-bootc/centos-bootc:stream10 --to localhost:5000/os:dev
   cargo xtask build --platform linux/amd64,linux/arm64 --push")]
     Build(Build),
-    /// Write a raw disk in the formats that hypervisors and clouds take
+    /// Make an image, or a raw disk, into disks for hypervisors and clouds
     #[command(after_help = "Formats:
   raw    the disk as it is, sparse          vhd  Azure
   ami    the same, for AWS to import        gce  Google Compute Engine
@@ -114,7 +116,8 @@ pub(crate) enum Command {
   vmdk   VMware
 
 Examples:
-  cargo xtask disk qcow2 --from disk.raw
+  cargo xtask disk qcow2
+  cargo xtask disk ova vhd --from ghcr.io/me/os:debian-13-v1 --size '20 GiB'
   cargo xtask disk qcow2 ova vhd gce --from disk.raw --output out --name os-v1")]
     Disk(Disk),
     /// Say what a host downloads to go from one image to another
@@ -161,7 +164,7 @@ pub(crate) struct Compose {
 }
 
 /// Where an image goes beside its layout, and what the layout gets.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Deliver {
     /// Push the image to its repository as well, under <distro>-<version>
     #[arg(long)]
@@ -183,6 +186,9 @@ pub(crate) struct Dist {
     pub(crate) compose: Compose,
     #[command(flatten)]
     pub(crate) deliver: Deliver,
+    /// Make no disks; without it, those that Cargo.toml names are made
+    #[arg(long)]
+    pub(crate) no_disks: bool,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and
@@ -243,13 +249,22 @@ pub(crate) struct Disk {
     /// The formats to write, in one pass over the raw
     #[arg(required = true, value_name = "FORMAT")]
     pub(crate) formats: Vec<DiskFormat>,
-    /// What the disk is made from: a raw disk, whose name ends in .raw or .img
-    #[arg(long, value_name = "FILE.raw")]
+    /// What the disk is made from: an image (oci:DIR[:TAG] or a registry reference), or a raw disk,
+    /// whose name ends in .raw or .img [default: the image that 'dist' makes]
+    #[arg(long, value_name = "IMAGE|FILE.raw")]
     pub(crate) from: Option<DiskSource>,
+    /// How large the disk is that is made of an image [default: the size in Cargo.toml, or 10 GiB]
+    #[arg(long, value_name = "N GiB")]
+    pub(crate) size: Option<DiskSize>,
+    /// Who makes it [default: what the image says]
+    #[arg(long, value_enum)]
+    pub(crate) builder: Option<Builder>,
+    #[command(flatten)]
+    pub(crate) compose: Compose,
     /// Where the disks go [default: target/dist/disk]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// What the files and the OVA's machine are called [default: the raw's name]
+    /// What the files and the OVA's machine are called [default: the image's tag, or the raw's name]
     #[arg(long)]
     pub(crate) name: Option<DiskName>,
     /// How qcow2 is compressed; QEMU before 5.1 (2020) reads zlib alone

@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod builder;
 mod cmd;
 mod compose;
 mod deliver;

@@ -16,6 +16,7 @@ use tar::EntryType;
 use xshell::{Shell, cmd};
 
 use super::{Freshness, collect, is_there, read};
+use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node, Tree, write_tar};
@@ -36,7 +37,7 @@ const ROOTFS: &str = "rootfs";
 const SHARED_ROOTFS: &str = "base/shared/rootfs";
 
 /// Changes when the code below makes other bytes of the same inputs.
-const PROCESS: &str = "2";
+const PROCESS: &str = "3";
 
 const MMDEBSTRAP: Need =
     Need { program: "mmdebstrap", purpose: "makes the Debian base", from: Source::Debian("mmdebstrap") };
@@ -120,6 +121,7 @@ fn make(
 
     let created = recipe.epoch.to_string();
     let labels = BTreeMap::from([
+        (builder::LABEL, "ostree"),
         ("bootc-testboot.provides", "nginx,systemd"),
         ("containers.bootc", "1"),
         ("org.opencontainers.image.title", distro.title.as_str()),
@@ -260,6 +262,9 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
                 let mut header = tar::Header::new_gnu();
                 header.set_entry_type(EntryType::Directory);
                 header.set_mode(0o755);
+                header.set_uid(0);
+                header.set_gid(0);
+                header.set_mtime(0);
                 header.set_size(0);
                 builder.append_data(&mut header, "dev/", io::empty())?;
             }

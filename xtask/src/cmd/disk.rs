@@ -9,31 +9,34 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::Session;
-use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Target, Template};
+use super::{Session, disks, dist};
+use crate::disk::{
+    self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template,
+};
 use crate::flags::{Disk, DiskSource};
 use crate::hint::{WithHint, hinted};
+use crate::oci::ImageName;
 use crate::progress::human_bytes;
 
 /// The description of an OVA's virtual machine, in the workspace.
-const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
+pub(super) const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
 
 #[derive(Debug, Serialize)]
-struct Report {
-    outputs: Vec<OutputReport>,
+pub(super) struct Report {
+    pub(super) outputs: Vec<OutputReport>,
 }
 
 /// One disk. Keys may be added, none renamed.
-#[derive(Debug, Serialize)]
-struct OutputReport {
-    format: DiskFormat,
-    path: PathBuf,
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct OutputReport {
+    pub(super) format: DiskFormat,
+    pub(super) path: PathBuf,
     /// Of the file, in bytes; holes count.
-    size: u64,
+    pub(super) size: u64,
     /// Of the disk that is in it, in bytes.
-    virtual_size: u64,
+    pub(super) virtual_size: u64,
     /// Of the file, in hex.
-    sha256: String,
+    pub(super) sha256: String,
 }
 
 /// A disk that is written under another name, until it is whole.
@@ -43,29 +46,19 @@ struct Unfinished {
 }
 
 pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
-    let source = match &flags.from {
-        Some(DiskSource::Raw(path)) => path,
-        Some(DiskSource::Image(_)) | None => {
-            return Err(anyhow!("a disk is made from a raw disk so far, and not yet from an image")).hint(
-                "make a raw disk first, as 'bootc install to-disk' does, and name it with '--from FILE.raw'",
-            );
-        }
-    };
     let mut formats = flags.formats.clone();
     formats.sort_unstable();
     formats.dedup();
-    let name = match &flags.name {
-        Some(name) => name.clone(),
-        None => name_of(source)?,
+    let folder = flags.output.clone().unwrap_or_else(|| folder(session));
+    let report = match &flags.from {
+        Some(DiskSource::Raw(source)) => {
+            let name = flags.name.clone().map_or_else(|| name_of(source), Ok)?;
+            let options = options(name, flags.qcow2_compression, session)?;
+            write(source, &formats, &options, &folder, session)?
+        }
+        Some(DiskSource::Image(image)) => of_image(image, &formats, &folder, flags, session)?,
+        None => of_image(&dist::image(&flags.compose, session)?, &formats, &folder, flags, session)?,
     };
-    let options = Options {
-        name,
-        qcow2_compression: flags.qcow2_compression,
-        template: template(&session.root)?,
-        threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
-    };
-    let folder = flags.output.clone().unwrap_or_else(|| session.dist_dir().join("disk"));
-    let report = write(source, &formats, &options, &folder, session)?;
     session.print(&report, || {
         // As sha256sum writes it, and checks it.
         let line = |output: &OutputReport| format!("{}  {}\n", output.sha256, output.path.display());
@@ -73,7 +66,48 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     })
 }
 
-fn write(
+/// Where disks go when nobody says.
+pub(super) fn folder(session: &Session) -> PathBuf {
+    session.dist_dir().join("disk")
+}
+
+pub(super) fn options(
+    name: DiskName,
+    qcow2_compression: Qcow2Compression,
+    session: &Session,
+) -> Result<Options> {
+    Ok(Options {
+        name,
+        qcow2_compression,
+        template: template(&session.root)?,
+        threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
+    })
+}
+
+fn of_image(
+    image_name: &ImageName,
+    formats: &[DiskFormat],
+    folder: &Path,
+    flags: &Disk,
+    session: &Session,
+) -> Result<Report> {
+    let image = disks::image(image_name, session, &session.registry()?)?;
+    let name = flags.name.clone().map_or_else(|| disks::name(image_name), Ok)?;
+    let request = disks::Request {
+        image: &image,
+        builder: disks::builder(&image, flags.builder, image_name)?,
+        size: match flags.size {
+            Some(size) => size,
+            None => session.workspace()?.settings.disk_size,
+        },
+        formats,
+        options: &options(name, flags.qcow2_compression, session)?,
+        folder,
+    };
+    Ok(Report { outputs: disks::make(&request, session)? })
+}
+
+pub(super) fn write(
     source: &Path,
     formats: &[DiskFormat],
     options: &Options,

@@ -5,10 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Session;
 use super::build::{Made, make};
+use super::disk::{self, OutputReport};
+use super::{Session, disks};
+use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
-use crate::flags::Dist;
+use crate::disk::Qcow2Compression;
+use crate::flags::{Compose, Deliver, Dist};
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
 use crate::progress::human_bytes;
 use crate::registry::Client;
@@ -31,24 +34,83 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         return session.print(&plan, || plan.to_string());
     }
 
-    let store = Store::create(&layout)?;
-    let stored = made.store(&store, &made.tag, flags.deliver.base_layers(), session, &registry)?;
-    store.collect_garbage()?;
-    let name = ImageName::Layout { dir: session.shown(&layout), tag: Some(made.tag.clone()) };
-    let mut report = made.report(name.to_string(), Some(&stored), None);
-    let pushed = flags.deliver.push.then(|| made.push(&made.target, &registry, session)).transpose();
+    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
+    let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
+    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, session, &registry) };
+    let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
+    let is_pushed = flags.deliver.push && disks.is_ok();
+    let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
     // dist.json says what the layout holds, also where the push failed.
     report.pushed = pushed
         .as_ref()
         .ok()
         .and_then(Option::as_ref)
         .map(|pushed| PushReport::new(&made.target.to_string(), pushed));
-    let dist_json = serde_json::to_string_pretty(&report.lasting())? + "\n";
+    let made_disks = disks.as_ref().map_or(&[][..], Vec::as_slice);
+    let lasting = Report { image: &report.lasting(), disks: made_disks };
+    let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
+    let disks = disks?;
     pushed?;
 
+    let report = Report { image: &report, disks: &disks };
     summarise(&report, session);
-    session.print(&report, || report.digest.to_string())
+    session.print(&report, || report.image.digest.to_string())
+}
+
+/// The image that `dist` makes, stored as it does that.
+pub(super) fn image(flags: &Compose, session: &Session) -> Result<ImageName> {
+    let registry = session.registry()?;
+    let made = make(flags, &Deliver::default(), session, &registry)?;
+    store(&made, BaseLayers::AtHand, session, &registry)?;
+    Ok(ImageName::Layout { dir: session.dist_dir().join("oci"), tag: Some(made.tag) })
+}
+
+fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Client) -> Result<Stored> {
+    let store = Store::create(&session.dist_dir().join("oci"))?;
+    let stored = made.store(&store, &made.tag, base_layers, session, registry)?;
+    store.collect_garbage()?;
+    Ok(stored)
+}
+
+/// The disks that Cargo.toml names, where the image can be made into some here.
+fn disks(name: &ImageName, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
+    let settings = session.workspace()?.settings;
+    if settings.formats.is_empty() {
+        return Ok(Vec::new());
+    }
+    let without_disks = |error: anyhow::Error| {
+        session.progress.warn(format!("there are no disks: {error:#}"));
+        Ok(Vec::new())
+    };
+    let image = match disks::image(name, session, registry) {
+        Ok(image) => image,
+        Err(error) => return without_disks(error),
+    };
+    let builder = match disks::builder(&image, None, name) {
+        Ok(builder) => builder,
+        Err(error) => return without_disks(error),
+    };
+    let mut formats = settings.formats;
+    formats.sort_unstable();
+    formats.dedup();
+    let request = disks::Request {
+        image: &image,
+        builder,
+        size: settings.disk_size,
+        formats: &formats,
+        options: &disk::options(disks::name(name)?, Qcow2Compression::Zstd, session)?,
+        folder: &disk::folder(session),
+    };
+    disks::make(&request, session)
+}
+
+/// What was made. Keys may be added, none renamed.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    image: &'a ImageReport,
+    disks: &'a [OutputReport],
 }
 
 /// What `dist` would do, and what it would cost.
@@ -198,8 +260,9 @@ fn previous(name: String, source: &Source, made: &Made, registry: &Client) -> Re
     Ok(PreviousImage { name, digest, layers: source.layers(platform, registry)? })
 }
 
-fn summarise(report: &ImageReport, session: &Session) {
+fn summarise(report: &Report<'_>, session: &Session) {
     let progress = &session.progress;
+    let Report { image: report, disks } = report;
     for platform in &report.platforms {
         progress.line(format!("{} {}", platform.platform, platform.digest));
         let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");
@@ -212,4 +275,9 @@ fn summarise(report: &ImageReport, session: &Session) {
     }
     let whole = if report.whole == Some(true) { "whole" } else { "without the base's layers" };
     progress.line(format!("{} ({whole})", report.reference));
+    for disk in *disks {
+        let (size, virtual_size) = (human_bytes(disk.size), human_bytes(disk.virtual_size));
+        let path = disk.path.display();
+        progress.line(format!("{path} ({size}, a disk of {virtual_size}) sha256:{}", disk.sha256));
+    }
 }

@@ -6,6 +6,7 @@ mod build;
 mod completions;
 mod diff;
 mod disk;
+mod disks;
 mod dist;
 mod doctor;
 mod list;

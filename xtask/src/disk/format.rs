@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A file that a hypervisor, a cloud or `dd` takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub(crate) enum DiskFormat {
     /// The disk's bytes, as a sparse file.
     Raw,
@@ -104,6 +104,14 @@ impl DiskFormat {
 impl fmt::Display for DiskFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl TryFrom<String> for DiskFormat {
+    type Error = UnknownFormat;
+
+    fn try_from(text: String) -> Result<DiskFormat, UnknownFormat> {
+        text.parse()
     }
 }
 

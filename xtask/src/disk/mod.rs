@@ -19,6 +19,7 @@ mod pipeline;
 mod plain;
 mod qcow2;
 mod raw;
+mod size;
 #[cfg(test)]
 mod tests;
 mod vhd;
@@ -40,6 +41,7 @@ pub(crate) use self::format::DiskFormat;
 pub(crate) use self::name::DiskName;
 pub(crate) use self::ovf::Template;
 pub(crate) use self::qcow2::Qcow2Compression;
+pub(crate) use self::size::DiskSize;
 
 /// What a chunk is long, in bytes.
 pub(crate) const CHUNK_BYTES: u64 = blocks::CHUNK as u64;

@@ -107,7 +107,8 @@ impl Base {
     }
 }
 
-fn label<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+/// A label of the image with this config.
+pub(crate) fn label<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     config.get("config")?.get("Labels")?.get(name)?.as_str()
 }
 

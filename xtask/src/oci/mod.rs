@@ -5,6 +5,7 @@ pub(crate) mod append;
 pub(crate) mod base;
 pub(crate) mod digest;
 pub(crate) mod document;
+pub(crate) mod flatten;
 pub(crate) mod layer;
 pub(crate) mod platform;
 pub(crate) mod reference;

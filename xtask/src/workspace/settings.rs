@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::distro::DistroName;
 use super::files::Tree;
 use super::problem::Problems;
+use crate::disk::{DiskFormat, DiskSize};
 use crate::oci::Reference;
 
 /// What the product is called, and what is made when nothing else is said.
@@ -16,6 +17,12 @@ use crate::oci::Reference;
 pub(crate) struct Settings {
     pub(crate) image: Repository,
     pub(crate) distro: DistroName,
+    /// The disks that `dist` makes.
+    #[serde(default)]
+    pub(crate) formats: Vec<DiskFormat>,
+    /// How large disks are.
+    #[serde(default, rename = "disk-size")]
+    pub(crate) disk_size: DiskSize,
     /// Where the source is published: cargo's own `repository`, the same for every clone.
     #[serde(skip)]
     pub(crate) source: Option<String>,

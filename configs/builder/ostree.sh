@@ -1,0 +1,129 @@
+#!/bin/sh
+# Installs an image on a disk with the image's own programs, by ostree and GRUB. It needs no loop
+# device, and mounts nothing that outlives it: it runs in mount and PID namespaces of its own.
+#
+# Standard input: a tar of the image's programs, TOOLS_BYTES long, and behind it one of the whole image.
+# Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
+# What everything is called, and each number that would differ from run to run, is in the environment.
+set -eu
+umask 022
+
+say() { echo "I: $*"; }
+
+# First, on the machine: a root in memory that holds the image's programs.
+enter() {
+	mount -t tmpfs -o "mode=0755,size=$MEMORY" tmpfs "$ROOT"
+	head -c "$TOOLS_BYTES" | tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions
+	mkdir -p "$ROOT/dev" "$ROOT/proc" "$ROOT/tmp" "$ROOT/work"
+	for device in null zero urandom; do
+		: >"$ROOT/dev/$device"
+		mount --bind "/dev/$device" "$ROOT/dev/$device"
+	done
+	ln -s /proc/self/fd "$ROOT/dev/fd"
+	mount -t proc proc "$ROOT/proc"
+	: >"$ROOT/work/disk.raw"
+	mount --bind "$DISK" "$ROOT/work/disk.raw"
+	cp "$0" "$ROOT/work/install.sh"
+	exec chroot "$ROOT" sh /work/install.sh install
+}
+
+# Then, in that root.
+install() {
+	cd /work
+	export HOME=/work TMPDIR=/tmp
+	exec 3>&1 >&2
+	deploy
+	make_boot_loader
+	partition
+	fill_esp
+	fill_root
+	[ ! -f boot.img ] || cat boot.img >&3
+	[ ! -f core.img ] || cat core.img >&3
+}
+
+# An ostree repository with the image in it, and a deployment of that.
+deploy() {
+	say "committing the image"
+	repo=sysroot/ostree/repo
+	mkdir sysroot
+	ostree admin init-fs --modern sysroot
+	ostree admin os-init --sysroot=sysroot "$STATEROOT"
+	ostree --repo=$repo config set sysroot.bootloader syslinux
+	ostree --repo=$repo config set sysroot.readonly true
+	# Paths in the boot entries begin with /boot, which is a directory of the root file system.
+	ostree --repo=$repo config set sysroot.bootprefix true
+	ostree --repo=$repo config set core.fsync false
+	# ostree rewrites this file with each deployment; before the first there has to be one.
+	mkdir -p sysroot/boot/loader.0 sysroot/boot/syslinux
+	ln -s loader.0 sysroot/boot/loader
+	ln -s ../loader/syslinux.cfg sysroot/boot/syslinux/syslinux.cfg
+	echo "TIMEOUT 10" >sysroot/boot/loader.0/syslinux.cfg
+
+	commit=$(ostree --repo=$repo commit --branch="$BRANCH" --tree=tar=- --tar-autocreate-parents \
+		--tar-pathname-filter='^etc(/|$),usr/etc\1' --timestamp="@$SOURCE_DATE_EPOCH" \
+		--add-metadata-string=version="$VERSION" --add-metadata=ostree.bootable=true)
+
+	say "deploying $commit"
+	# The arguments are words without blanks.
+	set --
+	for argument in $KERNEL_ARGUMENTS; do
+		set -- "$@" "--karg-append=$argument"
+	done
+	# Only real root may make the deployment immutable: fill_root does it in the disk instead.
+	OSTREE_SYSROOT_DEBUG=mutable-deployments ostree admin deploy --sysroot=sysroot --os="$STATEROOT" \
+		"--karg=root=UUID=$ROOT_UUID" "$@" "$BRANCH"
+	ostree --repo=$repo config unset core.fsync
+}
+
+# GRUB never changes: it reads the entries that ostree writes, so upgrade and rollback need no more.
+make_boot_loader() {
+	say "making the boot loader"
+	mkdir sysroot/boot/grub
+	cat >sysroot/boot/grub/grub.cfg <<-'END'
+		set timeout=1
+		serial --unit=0 --speed=115200
+		terminal_input console serial
+		terminal_output console serial
+		syslinux_source /boot/loader/syslinux.cfg
+	END
+	cat >early.cfg <<-END
+		search.fs_uuid $ROOT_UUID root
+		set prefix=(\$root)/boot/grub
+		configfile /boot/grub/grub.cfg
+	END
+	modules="part_gpt ext2 search search_fs_uuid normal configfile syslinuxcfg linux serial terminal echo test ls cat
+		sleep reboot halt minicmd gzio"
+	# shellcheck disable=SC2086 # One word a module.
+	grub-mkimage --directory="/usr/lib/grub/$EFI_TARGET" --format="$EFI_TARGET" --prefix=/boot/grub \
+		--config=early.cfg --output=efi.img $modules $EFI_MODULES
+	[ -n "$BIOS_TARGET" ] || return 0
+	cp "/usr/lib/grub/$BIOS_TARGET/boot.img" .
+	# shellcheck disable=SC2086 # One word a module.
+	grub-mkimage --directory="/usr/lib/grub/$BIOS_TARGET" --format="$BIOS_TARGET" --prefix=/boot/grub \
+		--config=early.cfg --output=core.img $modules $BIOS_MODULES
+}
+
+partition() {
+	say "partitioning"
+	printf '%s\n' "$PARTITIONS" | sfdisk --quiet --no-reread --no-tell-kernel disk.raw
+}
+
+fill_esp() {
+	esp=disk.raw@@$ESP_OFFSET
+	mformat -i "$esp" -F -T "$ESP_SECTORS" -h 64 -s 32 -N "$ESP_SERIAL" -v ESP ::
+	touch -d "@$SOURCE_DATE_EPOCH" efi.img
+	mmd -i "$esp" ::/EFI ::/EFI/BOOT
+	mcopy -m -i "$esp" efi.img "::/EFI/BOOT/$EFI_NAME"
+}
+
+fill_root() {
+	say "writing the root file system"
+	find sysroot -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference -d "@$SOURCE_DATE_EPOCH" {} +
+	mke2fs -q -F -t ext4 -L root -U "$ROOT_UUID" -m 1 -O verity -d sysroot \
+		-E "hash_seed=$HASH_SEED,offset=$ROOT_OFFSET,root_owner=0:0,lazy_itable_init=1" disk.raw "${ROOT_KIB}k"
+	# Extents and immutable. Source: Linux, fs/ext4/ext4.h, EXT4_EXTENTS_FL and EXT4_IMMUTABLE_FL.
+	debugfs -w -R "set_inode_field /ostree/deploy/$STATEROOT/deploy/$commit.0 flags 0x80010" \
+		"disk.raw?offset=$ROOT_OFFSET"
+}
+
+"$1"

@@ -1,0 +1,252 @@
+//! An image that brings ostree, GRUB and mke2fs installs itself: its own programs, in namespaces,
+//! make the disk. This needs no container engine and no loop device, and no root where user
+//! namespaces work.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use xshell::{Shell, cmd};
+
+use super::layout::{Firmware, Layout, firmware};
+use super::{Job, Order, grub};
+use crate::exec;
+use crate::hint::{self, WithHint, hinted};
+use crate::oci::flatten::{self, Plan};
+use crate::preflight::{Need, Source};
+use crate::progress::{Progress, human_bytes};
+
+/// What runs in the namespaces, in the workspace.
+pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
+/// Changes when the code below makes another disk of the same inputs.
+pub(super) const PROCESS: &str = "1";
+
+/// The group of deployments that share /var, and the branch that the image is committed to.
+const STATEROOT: &str = "default";
+const BRANCH: &str = "testboot/image";
+/// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
+/// made so later, and systemd asks nobody for a password on a console.
+const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
+/// The time of images that have none: a file system's times begin with 1970, and 0 is none.
+const NO_TIME: i64 = 1;
+
+/// Parts of the image that none of the programs needs.
+const NOT_NEEDED: [&str; 7] =
+    ["boot", "dev", "usr/lib/firmware", "usr/lib/modules", "usr/share", "usr/src", "var"];
+/// Beginnings of others.
+const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
+
+const UNSHARE: Need = Need {
+    program: "unshare",
+    purpose: "lets the image install itself",
+    from: Source::Debian("util-linux"),
+};
+const NEWUIDMAP: Need = Need {
+    program: "newuidmap",
+    purpose: "lets the image install itself without root",
+    from: Source::Debian("uidmap"),
+};
+
+pub(super) fn needs() -> Vec<Need> {
+    if is_root() { vec![UNSHARE] } else { vec![UNSHARE, NEWUIDMAP] }
+}
+
+/// Installs the image on the empty file `disk`, which is at `path`.
+pub(super) fn install(
+    order: &Order<'_>,
+    job: &Job,
+    path: &Path,
+    disk: &File,
+    progress: &Progress,
+) -> Result<()> {
+    let image = order.image;
+    let firmware = firmware(image.platform.arch)
+        .ok_or_else(|| anyhow!("no disk for {} is made here", image.platform))
+        .hint("name another builder with '--builder'")?;
+    check_namespaces()?;
+    let step = progress.step(format!("making a disk of {}", order.name));
+    step.at(format!("making a disk of {}: reading its layers", order.name));
+    image.check()?;
+    let layers = (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
+    let plan = flatten::plan(layers).context("flattening the layers")?;
+    let tools = plan.part(is_tool);
+    let memory = check_space(&plan, &tools, order.kept)?;
+
+    disk.set_len(order.size).context("setting the disk's size")?;
+    let script = Script { order, job, firmware: &firmware, memory, tools_size: tools.tar_size()?, path };
+    let sh = Shell::new()?;
+    let mount_point = order.kept.join(".root");
+    fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
+    let produce = |out: &mut dyn io::Write| -> io::Result<()> {
+        for part in [&tools, &plan] {
+            part.write(|number| image.layer(number), &mut *out)
+                .map_err(|error| hint::into_io(error.into()))?;
+        }
+        Ok(())
+    };
+    let on_line = |line: &str| {
+        if let Some(text) = line.strip_prefix("I: ") {
+            step.at(format!("making a disk of {}: {text}", order.name));
+        }
+    };
+    let boot = exec::feed(script.command(&sh, &mount_point)?, produce, on_line)
+        .hint("the lines above say which step failed; '--builder' chooses another way, where there is one")?;
+    if !firmware.bios_target.is_empty() {
+        let (boot_image, core_image) = boot.split_at(boot.len().min(grub::SECTOR));
+        let boot = grub::embed(boot_image, core_image).context("placing the boot loader")?;
+        disk.write_all_at(&boot.code, 0)
+            .and_then(|()| disk.write_all_at(&boot.core, grub::CORE_SECTOR * grub::SECTOR as u64))
+            .context("writing the boot loader")?;
+    }
+    step.done(format!("made a disk of {} ({})", order.name, human_bytes(order.size)));
+    Ok(())
+}
+
+/// What the script is told.
+struct Script<'a> {
+    order: &'a Order<'a>,
+    job: &'a Job,
+    firmware: &'a Firmware,
+    memory: u64,
+    tools_size: u64,
+    path: &'a Path,
+}
+
+impl Script<'_> {
+    fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
+        let Script { order, job, firmware, memory, tools_size, path } = self;
+        let layout = Layout::new(order.size, job.inputs);
+        let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
+        let script = &job.script;
+        let command = cmd!(sh, "unshare")
+            .args(user_namespace())
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])
+            .args([script.as_path(), Path::new("enter")])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            // ostree refuses names that are not ASCII under a locale that has only those.
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .env("ROOT", fs::canonicalize(mount_point)?)
+            .env("DISK", fs::canonicalize(path)?);
+        let values = [
+            ("SOURCE_DATE_EPOCH", created.to_string()),
+            ("MEMORY", memory.to_string()),
+            ("TOOLS_BYTES", tools_size.to_string()),
+            ("STATEROOT", STATEROOT.to_owned()),
+            ("BRANCH", BRANCH.to_owned()),
+            ("VERSION", order.image.version().to_owned()),
+            ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", job.kernel_arguments)),
+            ("PARTITIONS", layout.partitions(firmware)),
+            ("ESP_OFFSET", layout.esp_offset().to_string()),
+            ("ESP_SECTORS", layout.esp_sectors().to_string()),
+            ("ESP_SERIAL", layout.esp_serial()),
+            ("ROOT_OFFSET", layout.root_offset().to_string()),
+            ("ROOT_KIB", layout.root_kib().to_string()),
+            ("ROOT_UUID", layout.root_uuid()),
+            ("HASH_SEED", layout.hash_seed()),
+            ("EFI_TARGET", firmware.efi_target.to_owned()),
+            ("EFI_NAME", firmware.efi_name.to_owned()),
+            ("EFI_MODULES", firmware.efi_modules.to_owned()),
+            ("BIOS_TARGET", firmware.bios_target.to_owned()),
+            ("BIOS_MODULES", firmware.bios_modules.to_owned()),
+        ];
+        Ok(values.into_iter().fold(command, |command, (name, value)| command.env(name, value)))
+    }
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// An ordinary user is root in a namespace of their own.
+fn user_namespace() -> &'static [&'static str] {
+    if is_root() { &[] } else { &["--map-root-user", "--map-auto"] }
+}
+
+fn check_namespaces() -> Result<()> {
+    let sh = Shell::new()?;
+    let command = cmd!(sh, "unshare").args(user_namespace()).args(["--mount", "--pid", "--fork", "true"]);
+    let hint = if is_root() {
+        "namespaces may be forbidden in a container: run it on the machine itself"
+    } else {
+        "run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER', or run this as root"
+    };
+    exec::run(command).context("namespaces do not work here").hint(hint)
+}
+
+fn is_tool(path: &str) -> bool {
+    !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// How many bytes of memory it may take; an error where there is not so much, or no room for the disk.
+fn check_space(plan: &Plan, tools: &Plan, folder: &Path) -> Result<u64> {
+    /// What file systems and programs take besides, roughly.
+    const MORE: u64 = 128 << 20;
+    let content = plan.content_size();
+    // The tree and the programs; in the disk, what is smaller than a block takes one.
+    let memory = content + content / 4 + tools.content_size() + MORE;
+    let disk = content + content / 2 + MORE;
+    let mut missing = Vec::new();
+    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let available = available_memory(&meminfo);
+    if available < memory {
+        missing.push(format!(
+            "{} of memory are free, and it takes {}",
+            human_bytes(available),
+            human_bytes(memory)
+        ));
+    }
+    let file_system =
+        rustix::fs::statvfs(folder).with_context(|| format!("looking at {}", folder.display()))?;
+    let free = file_system.f_bavail * file_system.f_frsize;
+    if free < disk {
+        missing.push(format!(
+            "{} are free in {}, and it takes {}",
+            human_bytes(free),
+            folder.display(),
+            human_bytes(disk)
+        ));
+    }
+    if missing.is_empty() {
+        return Ok(memory);
+    }
+    Err(hinted(anyhow!("{}", missing.join("\n")), "free some; swap counts as memory"))
+}
+
+/// Bytes that programs can have, swap included. Source: proc_meminfo(5).
+fn available_memory(meminfo: &str) -> u64 {
+    let lines = meminfo.lines().filter_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let counts = matches!(name, "MemAvailable" | "SwapFree");
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok().filter(|_| counts)
+    });
+    lines.map(|kib| kib * 1024).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_counts_as_memory() {
+        let meminfo = "MemTotal:  9 kB\nMemAvailable:    2 kB\nHugePages_Free: 7\nSwapFree:  3 kB\n";
+        assert_eq!(available_memory(meminfo), 5 * 1024);
+    }
+
+    #[test]
+    fn programs_and_their_libraries_are_tools() {
+        for (path, expected) in [
+            ("usr", true),
+            ("usr/bin/ostree", true),
+            ("usr/lib/grub/i386-pc/boot.img", true),
+            ("usr/lib/python3.13", false),
+            ("usr/share", false),
+            ("usr/lib/modules", false),
+        ] {
+            assert_eq!(is_tool(path), expected, "{path}");
+        }
+    }
+}
