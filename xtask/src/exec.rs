@@ -315,6 +315,15 @@ impl Running {
 }
 
 impl Running {
+    /// Whether it has ended. What it came to after an interrupt does not count.
+    pub(crate) fn has_ended(&mut self) -> Result<bool, ExecError> {
+        if interrupted() {
+            return Err(ExecError::Interrupted);
+        }
+        let ended = self.inner.try_wait().map_err(|source| failed_io("a server", source))?;
+        Ok(ended.is_some())
+    }
+
     /// Waits for its end. What a program came to after an interrupt does not count.
     fn wait(&mut self, command: &str) -> Result<ExitStatus, ExecError> {
         let status = self.inner.wait().map_err(|source| failed_io(command, source))?;

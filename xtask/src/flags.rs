@@ -11,6 +11,7 @@ use crate::deliver::BaseLayers;
 use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
+use crate::vm::{Acceleration, Firmware};
 use crate::workspace::DistroName;
 use crate::workspace::settings::Repository;
 
@@ -129,6 +130,9 @@ Examples:
     List,
     /// Run the Go tests, the Rust tests, and the checks with real programs
     Test(Test),
+    /// Boot a disk in QEMU
+    #[command(subcommand)]
+    Vm(Vm),
     /// Measure a push side by side with crane
     Bench(Bench),
     /// Say what works on this machine, and how to mend the rest
@@ -186,7 +190,7 @@ pub(crate) struct Dist {
     pub(crate) compose: Compose,
     #[command(flatten)]
     pub(crate) deliver: Deliver,
-    /// Make no disks; without it, those that Cargo.toml names are made
+    /// Make none of the disks that Cargo.toml names
     #[arg(long)]
     pub(crate) no_disks: bool,
     /// Show what would be stored and sent, and what a host would download
@@ -292,6 +296,46 @@ impl FromStr for DiskSource {
     }
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vm {
+    /// Boot it, say how to reach it, and let it run until Ctrl-C
+    #[command(after_help = "Examples:
+  cargo xtask vm run
+  cargo xtask vm run out/os-v1.vmdk --firmware bios")]
+    Run(VmMachine),
+    /// Boot it, and check that it came up as it should: units, nginx, apps, tuning, read-only /usr
+    #[command(after_help = "Examples:
+  cargo xtask vm test
+  cargo xtask vm test target/dist/disk/debian-13-v1.qcow2 --json")]
+    Test(VmTest),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VmMachine {
+    /// A file that ends in .qcow2, .raw, .img, .vmdk or .vhd; it stays as it is
+    /// [default: the qcow2 that 'dist' makes, made when it is not there]
+    pub(crate) disk: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Firmware::Uefi)]
+    pub(crate) firmware: Firmware,
+    /// Who executes its instructions [default: /dev/kvm where it works]
+    #[arg(long, value_enum)]
+    pub(crate) acceleration: Option<Acceleration>,
+    /// Its memory, in MiB
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..), value_name = "MIB")]
+    pub(crate) memory: u32,
+    #[command(flatten)]
+    pub(crate) compose: Compose,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VmTest {
+    #[command(flatten)]
+    pub(crate) machine: VmMachine,
+    /// How many seconds the boot and the checks may take; emulation takes one to six minutes
+    #[arg(long, default_value_t = 400, value_name = "SECONDS")]
+    pub(crate) deadline: u64,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Test {
     /// Run only the Rust tests whose name contains this
@@ -351,7 +395,7 @@ mod tests {
     fn help_of_dist() {
         let help = Flags::command().find_subcommand_mut("dist").unwrap().render_help().to_string();
         insta::assert_snapshot!(help, @"
-        Everything: build the apps, compose the image, store it in target/dist, push it when asked
+        Everything: build the apps, compose the image, store it and its disks in target/dist, push it when asked
 
         Usage: dist [OPTIONS]
 
@@ -364,6 +408,7 @@ mod tests {
               --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
               --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
+              --no-disks                   Make none of the disks that Cargo.toml names
               --dry-run                    Show what would be stored and sent, and what a host would download
           -h, --help                       Print help (see more with '--help')
 

@@ -23,6 +23,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod testing;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

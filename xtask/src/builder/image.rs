@@ -41,8 +41,9 @@ impl LocalImage {
         let platform = Platform::host();
         let manifest = source.manifest(platform, registry).with_context(reading)?;
         let config_blob = source.config(&manifest.config, registry).with_context(reading)?;
-        let config: Map<String, Value> =
-            serde_json::from_slice(config_blob.bytes()).context("reading the config").with_context(reading)?;
+        let config: Map<String, Value> = serde_json::from_slice(config_blob.bytes())
+            .context("reading the config")
+            .with_context(reading)?;
         let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
         if Platform::from_oci(text("os"), text("architecture")) != Some(platform) {
             return Err(anyhow!("it is for {}/{}", text("os"), text("architecture")))

@@ -132,8 +132,14 @@ mod tests {
     fn the_same_inputs_have_the_same_numbers() {
         let layout = Layout::new(10 << 30, Digest::of(b"image"));
         let amd64 = firmware(Arch::Amd64).unwrap();
-        insta::assert_snapshot!(layout.partitions(&amd64), @"");
-        insta::assert_snapshot!(layout.root_uuid(), @"");
+        insta::assert_snapshot!(layout.partitions(&amd64), @"
+        label: gpt
+        label-id: cc890d1f-b78c-89b9-9b9e-7b90b0123b51
+        start=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649, uuid=9956ddaa-1358-8bff-99d3-4ead0347a2d4, name=bios
+        start=4096, size=131072, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=5655b057-99fc-83cc-951d-58ac1132187d, name=esp
+        start=135168, size=20834304, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, uuid=589b3e50-2e13-802a-bcc2-86740652da8d, name=root
+        ");
+        insta::assert_snapshot!(layout.root_uuid(), @"ee7b7cfa-8d16-8c12-84e1-abe1bb3e256d");
         let arm64 = layout.partitions(&firmware(Arch::Arm64).unwrap());
         assert_eq!(arm64.matches("start=").count(), 2, "{arm64}");
         assert_ne!(Layout::new(10 << 30, Digest::of(b"other")).root_uuid(), layout.root_uuid());

@@ -158,7 +158,9 @@ fn config(root: &Path) -> Result<Config> {
     let reading = || format!("reading {CONFIG}");
     let text = fs::read_to_string(root.join(CONFIG)).with_context(reading)?;
     toml::from_str(&text)
-        .hint("it has [customizations.kernel] with 'append'; users and keys come from cloud-init on each host")
+        .hint(
+            "it has [customizations.kernel] with 'append'; users and keys come from cloud-init on each host",
+        )
         .with_context(reading)
 }
 
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_config_may_not_promise_what_nobody_does() {
-        let check = |text: &str| toml::from_str::<Config>(text).map(|config| config.customizations.kernel.append);
+        let check =
+            |text: &str| toml::from_str::<Config>(text).map(|config| config.customizations.kernel.append);
         assert_eq!(check("").unwrap(), "");
         assert_eq!(check("[customizations.kernel]\nappend = \"a b=c\"").unwrap(), "a b=c");
         let error = check("[[customizations.user]]\nname = \"devops\"").unwrap_err().to_string();

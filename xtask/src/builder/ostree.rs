@@ -38,11 +38,8 @@ const NOT_NEEDED: [&str; 7] =
 /// Beginnings of others.
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
-const UNSHARE: Need = Need {
-    program: "unshare",
-    purpose: "lets the image install itself",
-    from: Source::Debian("util-linux"),
-};
+const UNSHARE: Need =
+    Need { program: "unshare", purpose: "lets the image install itself", from: Source::Debian("util-linux") };
 const NEWUIDMAP: Need = Need {
     program: "newuidmap",
     purpose: "lets the image install itself without root",
@@ -69,7 +66,8 @@ pub(super) fn install(
     let step = progress.step(format!("making a disk of {}", order.name));
     step.at(format!("making a disk of {}: reading its layers", order.name));
     image.check()?;
-    let layers = (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
+    let layers =
+        (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
     let plan = flatten::plan(layers).context("flattening the layers")?;
     let tools = plan.part(is_tool);
     let memory = check_space(&plan, &tools, order.kept)?;

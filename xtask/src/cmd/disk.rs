@@ -10,10 +10,8 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use super::{Session, disks, dist};
-use crate::disk::{
-    self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template,
-};
-use crate::flags::{Disk, DiskSource};
+use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
+use crate::flags::{Compose, Disk, DiskSource};
 use crate::hint::{WithHint, hinted};
 use crate::oci::ImageName;
 use crate::progress::human_bytes;
@@ -82,6 +80,25 @@ pub(super) fn options(
         template: template(&session.root)?,
         threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
     })
+}
+
+/// The disk for QEMU that `dist` makes of an image by default.
+pub(super) fn default(flags: &Compose, session: &Session) -> Result<PathBuf> {
+    let image_name = dist::image(flags, session)?;
+    let image = disks::image(&image_name, session, &session.registry()?)?;
+    let format = DiskFormat::Qcow2;
+    let options = options(disks::name(&image_name)?, Qcow2Compression::Zstd, session)?;
+    let folder = folder(session);
+    let request = disks::Request {
+        image: &image,
+        builder: disks::builder(&image, None, &image_name)?,
+        size: session.workspace()?.settings.disk_size,
+        formats: &[format],
+        options: &options,
+        folder: &folder,
+    };
+    disks::make(&request, session)?;
+    Ok(folder.join(options.name.file(format)))
 }
 
 fn of_image(

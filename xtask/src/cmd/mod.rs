@@ -11,6 +11,7 @@ mod dist;
 mod doctor;
 mod list;
 mod test;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -37,6 +38,7 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Diff(diff) => diff::run(&diff, &session),
         Command::List => list::run(&session),
         Command::Test(test) => test::run(&test, &session),
+        Command::Vm(vm) => vm::run(&vm, &session),
         Command::Bench(bench) => bench::run(&bench, &session),
         Command::Doctor => doctor::run(&session),
         Command::Completions { shell } => completions::run(shell),

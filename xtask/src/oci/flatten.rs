@@ -69,7 +69,9 @@ pub(crate) enum FlattenError {
     NotUtf8 { layer: usize, path: String },
     #[error("layer {layer} has `{path}`, which takes nothing away")]
     BareWhiteout { layer: usize, path: String },
-    #[error("layer {layer} has `{path}`, which is of type {kind:?}: ostree keeps files, directories and links")]
+    #[error(
+        "layer {layer} has `{path}`, which is of type {kind:?}: ostree keeps files, directories and links"
+    )]
     Kind { layer: usize, path: String, kind: EntryType },
     #[error("layer {layer} has `{path}`, a hard link to `{target}`, which is no file there")]
     DanglingLink { layer: usize, path: String, target: String },
@@ -128,7 +130,10 @@ impl Plan {
             let paths: Vec<String> = content.paths.iter().filter(|path| is_kept(path)).cloned().collect();
             (!paths.is_empty()).then(|| (*place, Content { paths, ..content.clone() }))
         });
-        Plan { nodes: nodes.map(|(path, node)| (path.clone(), node.clone())).collect(), files: files.collect() }
+        Plan {
+            nodes: nodes.map(|(path, node)| (path.clone(), node.clone())).collect(),
+            files: files.collect(),
+        }
     }
 
     /// Bytes of all files together.
@@ -270,7 +275,11 @@ impl Tree {
                 if hidden.is_empty() {
                     return Err(FlattenError::BareWhiteout { layer, path });
                 }
-                self.remove(&if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") });
+                self.remove(&if folder.is_empty() {
+                    hidden.to_owned()
+                } else {
+                    format!("{folder}/{hidden}")
+                });
             } else if !path.is_empty() {
                 entries.extend(read(layer, number, path, &mut entry)?);
             }
@@ -421,5 +430,225 @@ impl Write for Counter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A layer, an entry a word: `dir/`, `file=content`, `link->target`, `hard=>target`.
+    fn layer(entries: &str) -> Vec<u8> {
+        let mut builder = Builder::new(Vec::new());
+        for (number, word) in entries.split_whitespace().enumerate() {
+            let metadata = Metadata { uid: number as u64, ..IMPLICIT };
+            let (path, kind, content, link) = if let Some((path, target)) = word.split_once("->") {
+                (path, EntryType::Symlink, "", Some(target))
+            } else if let Some((path, target)) = word.split_once("=>") {
+                (path, EntryType::Link, "", Some(target))
+            } else if let Some((path, content)) = word.split_once('=') {
+                (path, EntryType::Regular, content, None)
+            } else if word.ends_with('/') {
+                (word, EntryType::Directory, "", None)
+            } else {
+                (word, EntryType::Regular, "", None)
+            };
+            let header = metadata.header(kind, content.len() as u64);
+            append(&mut builder, header, path, &[], link, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn flatten(layers: &[Vec<u8>]) -> Result<Vec<u8>, FlattenError> {
+        let plan = plan(layers.iter().map(Vec::as_slice))?;
+        let mut out = Vec::new();
+        plan.write(|number| Ok(layers[number].as_slice()), &mut out)?;
+        assert_eq!(plan.tar_size().unwrap(), out.len() as u64);
+        Ok(out)
+    }
+
+    /// The entries of a tar in the form that `layer` takes.
+    fn shown(tar: &[u8]) -> String {
+        let mut words = Vec::new();
+        for entry in tar::Archive::new(tar).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let text = |bytes: std::borrow::Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).unwrap();
+            let (path, link) = (text(entry.path_bytes()), entry.link_name_bytes().map(text));
+            words.push(match (entry.header().entry_type(), link) {
+                (EntryType::Symlink, Some(link)) => format!("{path}->{link}"),
+                (EntryType::Link, Some(link)) => format!("{path}=>{link}"),
+                (EntryType::Directory, _) => path,
+                _ => {
+                    let mut content = String::new();
+                    entry.read_to_string(&mut content).unwrap();
+                    format!("{path}={content}")
+                }
+            });
+        }
+        words.join(" ")
+    }
+
+    #[test]
+    fn the_last_layer_wins() {
+        let check = |layers: &[&str], expected: &str| {
+            let layers: Vec<Vec<u8>> = layers.iter().map(|entries| layer(entries)).collect();
+            let found = match flatten(&layers) {
+                Ok(tar) => shown(&tar),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(found, expected, "for {layers:?}");
+        };
+        check(&[], "");
+        check(&["a/ a/b=1 c=2"], "a/ a/b=1 c=2");
+        check(&["a/ a/b=1", "a/b=2"], "a/ a/b=2");
+        // Names in every spelling that tars have.
+        check(&["./ ./a/ ./a/b=1", "a//b=2"], "a/ a/b=2");
+        // Parents that no layer has, and parents that come after their children.
+        check(&["a/b/c=1"], "a/ a/b/ a/b/c=1");
+        check(&["b/c=1 b/ a->b"], "a->b b/ b/c=1");
+        // Something else at the same path, with what was below it.
+        check(&["a/ a/b=1 a/c/ a/c/d=1", "a=2"], "a=2");
+        check(&["a/ a/b=1", "a->x"], "a->x");
+        check(&["a=1", "a/ a/b=2"], "a/ a/b=2");
+        check(&["a->x", "a/"], "a/");
+        check(&["sbin->bin bin/ bin/x=1", "sbin/y=2"], "bin/ sbin/ bin/x=1 sbin/y=2");
+        check(&["a=1", "a/b/c=2"], "a/ a/b/ a/b/c=2");
+        check(&["a/ ab=1", "a=2"], "ab=1 a=2");
+    }
+
+    #[test]
+    fn whiteouts_are_about_the_layers_below() {
+        let check = |layers: &[&str], expected: &str| {
+            let layers: Vec<Vec<u8>> = layers.iter().map(|entries| layer(entries)).collect();
+            assert_eq!(shown(&flatten(&layers).unwrap()), expected, "for {layers:?}");
+        };
+        check(&["a/ a/b=1 a/c=1", "a/.wh.b"], "a/ a/c=1");
+        check(&["a/ a/b/ a/b/c=1", "a/.wh.b"], "a/");
+        check(&["b=1 a=1", ".wh.b"], "a=1");
+        check(&["a/ a/b=1", "a/b=2 a/.wh.b"], "a/ a/b=2");
+        check(&["a/ a/b=1 a/c=1 d=1", "a/d=2 a/.wh..wh..opq"], "a/ d=1 a/d=2");
+        check(&["a=1 b=1", ".wh..wh..opq c=2"], "c=2");
+        check(&["a/ a/b=1", "a/.wh..wh.plnk a/.wh..wh.aufs"], "a/ a/b=1");
+        check(&["a=1", ".wh.other"], "a=1");
+        check(&["a/ a/b=1", ".wh.a a/ a/c=2"], "a/ a/c=2");
+    }
+
+    #[test]
+    fn hard_links_share_what_they_were_linked_to() {
+        let check = |layers: &[&str], expected: &str| {
+            let layers: Vec<Vec<u8>> = layers.iter().map(|entries| layer(entries)).collect();
+            assert_eq!(shown(&flatten(&layers).unwrap()), expected, "for {layers:?}");
+        };
+        check(&["b=1 c=>b a=>./c"], "a=1 b=>a c=>a");
+        // One of the paths changes, or goes: the others keep the content.
+        check(&["a=1 b=>a", "a=2"], "b=1 a=2");
+        check(&["a=1 b=>a c=>a", ".wh.a"], "b=1 c=>b");
+        // Into a layer below, whichever content the path has by then.
+        check(&["a=1", "b=>a"], "a=1 b=>a");
+        check(&["a=1", "a=2 b=>a"], "a=2 b=>a");
+        check(&["a=1", "b=>a a=2"], "b=1 a=2");
+        check(&["x->y z=>x"], "x->y z->y");
+    }
+
+    #[test]
+    fn what_no_host_can_have_is_refused() {
+        let check = |entries: &str, expected: &str| {
+            assert_eq!(flatten(&[layer("a=1"), layer(entries)]).unwrap_err().to_string(), expected);
+        };
+        check(".wh.", "layer 1 has `.wh.`, which takes nothing away");
+        check("b=>c", "layer 1 has `b`, a hard link to `c`, which is no file there");
+        check("c/ b=>c", "layer 1 has `b`, a hard link to `c`, which is no file there");
+        let raw = |kind: EntryType, name: &[u8]| {
+            let mut header = IMPLICIT.header(kind, 0);
+            header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
+            header.set_cksum();
+            let mut builder = Builder::new(Vec::new());
+            builder.append(&header, io::empty()).unwrap();
+            flatten(&[builder.into_inner().unwrap()]).unwrap_err().to_string()
+        };
+        assert_eq!(
+            raw(EntryType::Regular, b"a/../../b"),
+            "layer 0 has an entry `a/../../b`, which leaves the root"
+        );
+        assert_eq!(
+            raw(EntryType::Regular, b"a\xff"),
+            "layer 0 has an entry `a\u{fffd}`, whose name is not UTF-8"
+        );
+        assert_eq!(
+            raw(EntryType::Fifo, b"a"),
+            "layer 0 has `a`, which is of type Fifo: ostree keeps files, directories and links"
+        );
+        let cut = &layer("a=1")[..700];
+        assert_eq!(plan([cut]).unwrap_err().to_string(), "layer 0 cannot be read");
+        let plan = plan([&layer("a=1")[..]]).unwrap();
+        for other in ["a=12", "b", ""] {
+            let other = layer(other);
+            let error = plan.write(|_| Ok(&other[..]), io::sink()).unwrap_err();
+            assert_eq!(error.to_string(), "a layer's content has changed since it was looked at");
+        }
+    }
+
+    #[test]
+    fn a_part_has_whole_folders_or_none() {
+        let tar = layer("a/ a/b=1 c/ c/d=>a/b c/e->x f=2");
+        let plan = plan([&tar[..]]).unwrap();
+        let part = plan.part(|path| path != "a");
+        let mut out = Vec::new();
+        part.write(|_| Ok(&tar[..]), &mut out).unwrap();
+        assert_eq!(shown(&out), "c/ c/e->x c/d=1 f=2");
+        assert_eq!((plan.content_size(), part.content_size()), (2, 2));
+    }
+
+    #[test]
+    fn names_attributes_and_owners_arrive() {
+        let long = format!("{}/{}", "d".repeat(120), "ü".repeat(90));
+        let target = format!("../{}//end/", "t".repeat(150));
+        let attribute = (format!("{ATTRIBUTE}security.capability"), vec![1, 0, 2]);
+        let metadata = Metadata { mode: 0o4755, uid: 5_000_000, gid: 33, attributes: vec![attribute] };
+        let mut builder = Builder::new(Vec::new());
+        let label = (SELINUX.to_owned(), b"label".to_vec());
+        let attributes = [&metadata.attributes[..], &[label]].concat();
+        let header = metadata.header(EntryType::Regular, 1);
+        append(&mut builder, header, &long, &attributes, None, &b"x"[..]).unwrap();
+        let header = metadata.header(EntryType::Symlink, 0);
+        append(&mut builder, header, "link", &[], Some(&target), io::empty()).unwrap();
+        let tar = flatten(&[builder.into_inner().unwrap()]).unwrap();
+        let plan = plan([&tar[..]]).unwrap();
+        let content = plan.files.values().next().unwrap();
+        assert_eq!((&content.metadata, &content.paths[..]), (&metadata, &[long][..]));
+        let Some(Node::Symlink { target: found, .. }) = plan.nodes.get("link") else { panic!("a link") };
+        assert_eq!(*found, target);
+    }
+
+    /// Where layers take nothing away, they come to what tar makes of them one after the other.
+    #[test]
+    fn tar_makes_the_same_of_it() {
+        let layers = [
+            layer("a/ a/b=1 a/c=1 d->a e/ e/f=1 g=1 h=>g usr/ usr/bin/ usr/bin/x=1"),
+            layer("a/ a/b=22 e/ e/f->../g g=2 usr/bin/y=>usr/bin/x i/j/k=3"),
+            layer("h=4 d=5 a/c=>h"),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let unpack = |name: &str, tars: &[&[u8]]| {
+            let root = dir.path().join(name);
+            fs::create_dir(&root).unwrap();
+            for tar in tars {
+                fs::write(dir.path().join("tar"), tar).unwrap();
+                let mut command = Command::new("tar");
+                command.arg("--extract").arg("--no-same-owner").arg("--file").arg(dir.path().join("tar"));
+                assert!(command.arg("--directory").arg(&root).status().unwrap().success());
+            }
+            let find = "find . -mindepth 1 -printf '%P %y %m %n %l ' \\( -type f -exec cat {} \\; -o -true \\) \
+                -printf '\\n' | sort";
+            let output = Command::new("sh").args(["-c", find]).current_dir(root).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let all: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+        let (expected, found) = (unpack("layers", &all), unpack("flat", &[&flatten(&layers).unwrap()]));
+        assert!(expected.contains("a/b f 755 1  22"), "{expected}");
+        assert_eq!(found, expected);
     }
 }
