@@ -2,6 +2,7 @@
 //! make the disk. This needs no container engine and no loop device, and no root where user
 //! namespaces work.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -38,6 +39,24 @@ const NOT_NEEDED: [&str; 7] =
 /// Beginnings of others.
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
+/// The image's programs that the script starts.
+const PROGRAMS: [&str; 12] = [
+    "debugfs",
+    "find",
+    "grub-mkimage",
+    "mcopy",
+    "mformat",
+    "mke2fs",
+    "mmd",
+    "ostree",
+    "sfdisk",
+    "sh",
+    "touch",
+    "ln",
+];
+/// Where they are, as a PATH has it.
+const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
+
 const UNSHARE: Need =
     Need { program: "unshare", purpose: "lets the image install itself", from: Source::Debian("util-linux") };
 const NEWUIDMAP: Need = Need {
@@ -70,6 +89,7 @@ pub(super) fn install(
         (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
     let plan = flatten::plan(layers).context("flattening the layers")?;
     let tools = plan.part(is_tool);
+    check_programs(&tools)?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
@@ -177,6 +197,19 @@ fn check_namespaces() -> Result<()> {
 
 fn is_tool(path: &str) -> bool {
     !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+}
+
+fn check_programs(tools: &Plan) -> Result<()> {
+    let found: BTreeSet<&str> = tools
+        .leaves()
+        .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
+        .collect();
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !found.contains(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("the image cannot install itself: it has no {}", missing.join(", ")))
+        .hint("an image of debian-13 can; '--builder' names another way, where there is one")
 }
 
 /// How many bytes of memory it may take; an error where there is not so much, or no room for the disk.

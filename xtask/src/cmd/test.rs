@@ -10,6 +10,7 @@ use crate::exec;
 use crate::flags::Test;
 use crate::hint::WithHint;
 use crate::preflight::{Need, Source};
+use crate::vm::{self, Firmware};
 
 /// The registry that images are pushed to, by tests and by `bench`.
 pub(super) const DOCKER_REGISTRY: Need = Need {
@@ -39,6 +40,11 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("shellcheck", "shellcheck", "reads the shell scripts"),
         debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
         debian("nsenter", "util-linux", "runs a base's own programs there"),
+        debian("sfdisk", "fdisk", "reads a disk's partitions"),
+        debian("e2fsck", "e2fsprogs", "checks a disk's file system"),
+        debian("debugfs", "e2fsprogs", "looks into it"),
+        debian("mdir", "mtools", "looks into a disk's EFI partition"),
+        debian("qemu-img", "qemu-utils", "reads disks"),
         CRANE,
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];
@@ -54,6 +60,7 @@ pub(crate) fn needs() -> Vec<Need> {
         },
     ]);
     needs.extend(debian::needs());
+    needs.extend(vm::needs(Firmware::Uefi));
     needs
 }
 

@@ -136,6 +136,13 @@ impl Plan {
         }
     }
 
+    /// Every path that is not a directory's.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &str> {
+        let is_link = |node: &Node| matches!(node, Node::Symlink { .. });
+        let links = self.nodes.iter().filter(move |(_, node)| is_link(node)).map(|(path, _)| path.as_str());
+        links.chain(self.files.values().flat_map(|content| &content.paths).map(String::as_str))
+    }
+
     /// Bytes of all files together.
     pub(crate) fn content_size(&self) -> u64 {
         self.files.values().map(|content| content.size).sum()
@@ -600,6 +607,7 @@ mod tests {
         part.write(|_| Ok(&tar[..]), &mut out).unwrap();
         assert_eq!(shown(&out), "c/ c/e->x c/d=1 f=2");
         assert_eq!((plan.content_size(), part.content_size()), (2, 2));
+        assert_eq!(part.leaves().collect::<Vec<_>>(), ["c/e", "c/d", "f"]);
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn base() -> &'static Base {
 }
 
 /// A folder of Cargo's for what tests leave.
-fn kept_dir(name: &str) -> PathBuf {
+pub(crate) fn kept_dir(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&dir).unwrap();
     dir
