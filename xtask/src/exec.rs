@@ -474,6 +474,21 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_fed() {
+        let sh = Shell::new().unwrap();
+        let much = |out: &mut dyn io::Write| out.write_all(&[b'x'; 1 << 20]);
+        assert_eq!(feed(cmd!(sh, "cat"), much, |_| ()).unwrap().len(), 1 << 20);
+        // One that wants no more is content, and one that fails says why.
+        assert_eq!(feed(cmd!(sh, "head -c 1"), much, |_| ()).unwrap(), b"x");
+        let error = feed(cmd!(sh, "sh -c 'echo no >&2; exit 3'"), much, |_| ()).unwrap_err().to_string();
+        assert_eq!(error, "`sh -c 'echo no >&2; exit 3'` failed (exit status: 3)\n    no");
+        // One that could take what it got for all is ended.
+        let short = |_: &mut dyn io::Write| Err(io::Error::other("damaged"));
+        let error = anyhow::Error::from(feed(cmd!(sh, "sh -c 'cat; sleep 20'"), short, |_| ()).unwrap_err());
+        assert_eq!(format!("{error:#}"), "making what `sh -c 'cat; sleep 20'` reads: damaged");
+    }
+
+    #[test]
     fn measures_time_and_memory() {
         let sh = Shell::new().unwrap();
         let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $i";

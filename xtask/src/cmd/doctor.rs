@@ -9,11 +9,15 @@ use super::Session;
 use crate::base::debian;
 use crate::base::engine::Engine;
 use crate::build;
+use crate::builder::Builder;
 use crate::preflight::{self, Need};
+use crate::vm::{self, Firmware};
 
 pub(crate) fn run(session: &Session) -> Result<()> {
     let mut needs: Vec<(&str, Need)> = vec![("dist", build::GO)];
     needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
+    needs.extend(Builder::Ostree.needs().into_iter().map(|need| ("disk", need)));
+    needs.extend(vm::needs(Firmware::Uefi).into_iter().map(|need| ("vm", need)));
     needs.push(("base", Engine::choose(&session.root).need()));
     needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
     let mut seen = HashSet::new();

@@ -168,6 +168,13 @@ fn dist_makes_disks_once() {
 }
 
 #[test]
+fn scripts_are_sound() {
+    let workspace = Workspace::new();
+    judge("shellcheck", workspace.path("configs/builder/ostree.sh").to_str().unwrap());
+    judge("shellcheck", &format!("--shell=sh {}/src/vm/checks.sh", env!("CARGO_MANIFEST_DIR")));
+}
+
+#[test]
 fn what_cannot_be_a_disk_is_told() {
     let workspace = Workspace::with_good_image();
     let error = workspace.failure("disk qcow2 --from oci:../out:t");
