@@ -101,8 +101,7 @@ fn write(
         .with_context(|| format!("writing to {}", folder.display()))?;
     let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
     let step = session.progress.bytes(format!("writing {}", names.join(", ")), chunks * disk::CHUNK_BYTES);
-    let scratch = || tempfile::tempfile_in(folder);
-    let disks = disk::convert(&raw, targets, options, scratch, || step.advance(disk::CHUNK_BYTES));
+    let disks = disk::convert(&raw, targets, options, || step.advance(disk::CHUNK_BYTES));
     let disks = disks.map_err(|error| explained(error, source, folder, options))?;
 
     let mut outputs = Vec::new();

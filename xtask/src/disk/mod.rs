@@ -26,7 +26,7 @@ mod view;
 mod vmdk;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 
 use self::encode::Job;
 use self::gpt::Gpt;
@@ -75,13 +75,11 @@ pub(crate) struct Disk {
 }
 
 /// Writes `raw` to all of `targets`, whose formats differ, and gives the disks in their order.
-/// `scratch` makes an empty file that is gone after its use; `on_chunk` hears of each chunk of
-/// [`chunks`] that is read.
+/// `on_chunk` hears of each of the [`chunks`].
 pub(crate) fn convert<F: Read + Write + Seek + Send>(
     raw: &File,
     targets: Vec<Target<F>>,
     options: &Options,
-    scratch: impl Fn() -> io::Result<F>,
     on_chunk: impl Fn(),
 ) -> Result<Vec<Disk>, DiskError> {
     let formats: Vec<DiskFormat> = targets.iter().map(|target| target.format).collect();
@@ -95,7 +93,7 @@ pub(crate) fn convert<F: Read + Write + Seek + Send>(
         let job = output::encoding(format, options).map(|encoding| Job { view, encoding });
         let job = job.map(|job| place(&mut jobs, job));
         let setting = Setting { format, virtual_size, view, job };
-        let output = Output::new(file, setting, options, &scratch);
+        let output = Output::new(file, setting, options);
         outputs.push(output.map_err(|source| DiskError::Write { format, source })?);
     }
 

@@ -35,8 +35,7 @@ enum Writer<F: Write> {
     Qcow2(qcow2::Writer<BufWriter<F>>),
     /// As a file, or within an OVA.
     Vmdk(vmdk::Writer<BufWriter<F>>),
-    /// The file waits for the parts that are in the scratch file.
-    Gce(F, gce::Writer<F>),
+    Gce(gce::Writer<F>),
 }
 
 /// Hashes a view's content, for the outputs that are it.
@@ -62,12 +61,7 @@ pub(super) fn encoding(format: DiskFormat, options: &Options) -> Option<Encoding
 }
 
 impl<F: Read + Write + Seek + Send> Output<F> {
-    pub(super) fn new(
-        file: F,
-        setting: Setting,
-        options: &Options,
-        scratch: impl Fn() -> io::Result<F>,
-    ) -> io::Result<Output<F>> {
+    pub(super) fn new(file: F, setting: Setting, options: &Options) -> io::Result<Output<F>> {
         let size = setting.virtual_size;
         let buffered = |file| BufWriter::with_capacity(CHUNK, file);
         let writer = match setting.format {
@@ -80,7 +74,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                 let start = Frame::new(options, size).vmdk_at();
                 Writer::Vmdk(vmdk::Writer::new(buffered(file), start, size)?)
             }
-            DiskFormat::Gce => Writer::Gce(file, gce::Writer::new(scratch()?, size)),
+            DiskFormat::Gce => Writer::Gce(gce::Writer::new(file, size)?),
         };
         Ok(Output { setting, writer })
     }
@@ -107,10 +101,10 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             (Writer::Vmdk(writer), Some(Encoded::Grains(grains))) => {
                 grains.iter().try_for_each(|(number, zlib)| writer.add(*number, zlib))
             }
-            (Writer::Gce(_, writer), Some(Encoded::Segment(segment))) => {
+            (Writer::Gce(writer), Some(Encoded::Segment(segment))) => {
                 writer.add(&chunk.picture(view), segment)
             }
-            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(..), _) => {
+            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_), _) => {
                 Err(io::Error::other("chunks were encoded for another format"))
             }
         }
@@ -153,11 +147,8 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                 let (digest, size) = hash(&mut file, 0)?;
                 Ok(disk(digest, size))
             }
-            Writer::Gce(file, writer) => {
-                let mut out = DigestWriter::new(BufWriter::with_capacity(CHUNK, file));
-                writer.finish(&mut out)?;
-                let (out, digest, size) = out.finish();
-                unbuffered(out)?;
+            Writer::Gce(writer) => {
+                let (digest, size) = hash(&mut writer.finish()?, 0)?;
                 Ok(disk(digest, size))
             }
         }
