@@ -24,6 +24,13 @@ pub(super) const CRANE: Need = Need {
     from: Source::GoInstall("github.com/google/go-containerregistry/cmd/crane@v0.22.1"),
 };
 
+/// Reads the disks that were written, and is what `bench` compares with.
+pub(super) const QEMU_IMG: Need = Need {
+    program: "qemu-img",
+    purpose: "reads the disks that were written, and is compared with",
+    from: Source::Debian("qemu-utils"),
+};
+
 /// The programs that the tests start, beside Go and cargo.
 pub(crate) fn needs() -> Vec<Need> {
     let debian = |program, package, purpose| Need { program, purpose, from: Source::Debian(package) };
@@ -36,6 +43,8 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("skopeo", "skopeo", "reads what was written"),
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
+        QEMU_IMG,
+        debian("sfdisk", "fdisk", "writes and reads partition tables"),
         CRANE,
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];

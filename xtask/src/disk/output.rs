@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::blocks::CHUNK;
@@ -111,7 +112,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
     }
 
     /// Writes what is left of a format, and hashes what its end did not.
-    fn finish(self, contents: &Contents, options: &Options) -> io::Result<Disk> {
+    fn finish(self, contents: &Contents, options: &Options, vmdk: &SharedDigest) -> io::Result<Disk> {
         let Setting { format, virtual_size, view, job: _ } = self.setting;
         let disk = |digest, size| Disk { format, size, virtual_size, digest };
         match self.writer {
@@ -139,11 +140,13 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             Writer::Vmdk(writer) => {
                 let (out, vmdk_size) = writer.finish()?;
                 let mut file = unbuffered(out)?;
-                if format == DiskFormat::Ova {
-                    let frame = Frame::new(options, virtual_size);
-                    let (vmdk, _) = hash(&mut file, frame.vmdk_at())?;
-                    frame.finish(&mut file, vmdk_size, vmdk)?;
+                if format != DiskFormat::Ova {
+                    let (digest, size) = hash_once(vmdk, &mut file, 0)?;
+                    return Ok(disk(digest, size));
                 }
+                let frame = Frame::new(options, virtual_size);
+                let (inner, _) = hash_once(vmdk, &mut file, frame.vmdk_at())?;
+                frame.finish(&mut file, vmdk_size, inner)?;
                 let (digest, size) = hash(&mut file, 0)?;
                 Ok(disk(digest, size))
             }
@@ -175,16 +178,20 @@ pub(super) fn contents(hashers: Vec<ContentHasher>, views: &[View]) -> io::Resul
     ends.map(|ContentHasher { view, hasher }| Ok((view, hasher.finish(views[view].size)?))).collect()
 }
 
+/// The digest of the VMDK that a VMDK file is and an OVA holds, once one of them has it.
+type SharedDigest = Mutex<Option<(Digest, u64)>>;
+
 /// Finishes all outputs at a time: what is left of each is one thread's work.
 pub(super) fn finish_all<F: Read + Write + Seek + Send>(
     outputs: Vec<Output<F>>,
     contents: &Contents,
     options: &Options,
 ) -> Result<Vec<Disk>, DiskError> {
+    let vmdk = SharedDigest::default();
     thread::scope(|scope| {
         let finish = |output: Output<F>| {
             let format = output.setting.format;
-            output.finish(contents, options).map_err(|source| DiskError::Write { format, source })
+            output.finish(contents, options, &vmdk).map_err(|source| DiskError::Write { format, source })
         };
         let threads: Vec<_> = outputs.into_iter().map(|output| scope.spawn(move || finish(output))).collect();
         let disks = threads.into_iter();
@@ -194,6 +201,15 @@ pub(super) fn finish_all<F: Read + Write + Seek + Send>(
 
 fn unbuffered<F: Write>(out: BufWriter<F>) -> io::Result<F> {
     out.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// Hashes a VMDK, which goes on to the end of the file, unless that is known.
+fn hash_once(known: &SharedDigest, file: &mut (impl Read + Seek), start: u64) -> io::Result<(Digest, u64)> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    match *known {
+        Some(known) => Ok(known),
+        None => Ok(*known.insert(hash(file, start)?)),
+    }
 }
 
 /// The digest and the length of what a file holds from `start` on. Its first bytes were written
