@@ -21,6 +21,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod testing;
+mod unfinished;
 mod workspace;
 
 use std::process::ExitCode;

@@ -1,19 +1,18 @@
 //! `disk`: a raw disk in the formats that hypervisors and clouds take.
 
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 use super::Session;
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Target, Template};
 use crate::flags::{Disk, DiskSource};
 use crate::hint::{WithHint, hinted};
 use crate::progress::human_bytes;
+use crate::unfinished::Unfinished;
 
 /// The description of an OVA's virtual machine, in the workspace.
 const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
@@ -36,12 +35,6 @@ struct OutputReport {
     sha256: String,
 }
 
-/// A disk that is written under another name, until it is whole.
-struct Unfinished {
-    path: PathBuf,
-    file: NamedTempFile,
-}
-
 pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let source = match &flags.from {
         Some(DiskSource::Raw(path)) => path,
@@ -61,7 +54,7 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let options = Options {
         name,
         qcow2_compression: flags.qcow2_compression,
-        template: template(&session.root)?,
+        template: formats.contains(&DiskFormat::Ova).then(|| template(&session.root)).transpose()?,
         threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
     };
     let folder = flags.output.clone().unwrap_or_else(|| session.dist_dir().join("disk"));
@@ -81,7 +74,7 @@ fn write(
     session: &Session,
 ) -> Result<Report> {
     let reading = || format!("reading the raw disk {}", source.display());
-    let raw = File::open(source).with_context(reading)?;
+    let raw = File::open(source).hint("'--from' names a raw disk that is there").with_context(reading)?;
     if !raw.metadata().with_context(reading)?.is_file() {
         return Err(anyhow!("{} is not a regular file", source.display()))
             .hint("copy it into one first: 'cp --sparse=always'");
@@ -96,7 +89,7 @@ fn write(
     let targets = formats
         .iter()
         .zip(&unfinished)
-        .map(|(format, output)| Ok(Target { format: *format, file: output.file.as_file().try_clone()? }))
+        .map(|(format, output)| Ok(Target { format: *format, file: output.file().try_clone()? }))
         .collect::<Result<_>>()
         .with_context(|| format!("writing to {}", folder.display()))?;
     let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
@@ -107,7 +100,7 @@ fn write(
     let mut outputs = Vec::new();
     for (made, unfinished) in disks.into_iter().zip(unfinished) {
         let path = session.shown(&unfinished.path);
-        finish(unfinished)?;
+        unfinished.finish()?;
         outputs.push(OutputReport {
             format: made.format,
             path,
@@ -152,40 +145,15 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// An empty file beside `path`. What a killed run left there goes.
+/// An empty file, to become the one at `path`.
 fn begin(path: PathBuf, source: &Path) -> Result<Unfinished> {
     let is_source =
-        fs::canonicalize(&path).ok().is_some_and(|path| fs::canonicalize(source).ok() == Some(path));
+        fs::canonicalize(&path).is_ok_and(|path| fs::canonicalize(source).is_ok_and(|raw| raw == path));
     if is_source {
         return Err(anyhow!("{} would be written over itself", path.display()))
             .hint("write elsewhere with '--output DIR', or under another name with '--name'");
     }
-    let make = || -> std::io::Result<NamedTempFile> {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        };
-        let temporary = format!(".{}.", name.display());
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(temporary.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        let readable = PermissionsExt::from_mode(0o644);
-        tempfile::Builder::new().prefix(&temporary).permissions(readable).tempfile_in(folder)
-    };
-    let file = make().with_context(|| format!("writing {}", path.display()))?;
-    Ok(Unfinished { path, file })
-}
-
-/// Gives a whole disk its name, once it is on disk.
-fn finish(Unfinished { path, file }: Unfinished) -> Result<()> {
-    let name = || -> std::io::Result<()> {
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    name().with_context(|| format!("writing {}", path.display()))
+    Unfinished::new(path)
 }
 
 /// An error with the file that it is about, and what to do.

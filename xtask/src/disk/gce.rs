@@ -214,7 +214,6 @@ mod tests {
         assert_eq!(entry.header().size().unwrap(), 1 << 40);
         assert_eq!(entry.header().entry_size().unwrap(), count * 512);
         assert!(entries.next().is_none());
-        drop(entries);
         // The checksum at the end is right, and it is the end.
         io::copy(&mut archive.into_inner(), &mut io::sink()).unwrap();
         assert!(packed.is_empty());

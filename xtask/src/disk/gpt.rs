@@ -36,7 +36,7 @@ impl Gpt {
         read: impl Fn(u64, usize) -> Result<Vec<u8>, E>,
     ) -> Result<Option<Gpt>, E> {
         let sectors = len / SECTOR;
-        if sectors < 3 || len % SECTOR != 0 {
+        if sectors < 3 || !len.is_multiple_of(SECTOR) {
             return Ok(None);
         }
         let last = sectors - 1;

@@ -49,8 +49,8 @@ pub(crate) const CHUNK_BYTES: u64 = blocks::CHUNK as u64;
 pub(crate) struct Options {
     pub(crate) name: DiskName,
     pub(crate) qcow2_compression: Qcow2Compression,
-    /// The description of an OVA's virtual machine.
-    pub(crate) template: Template,
+    /// The description of an OVA's virtual machine, which no other format needs.
+    pub(crate) template: Option<Template>,
     /// How many compress at a time.
     pub(crate) threads: usize,
 }

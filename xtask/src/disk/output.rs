@@ -72,7 +72,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             }
             DiskFormat::Vmdk => Writer::Vmdk(vmdk::Writer::new(buffered(file), 0, size)?),
             DiskFormat::Ova => {
-                let start = Frame::new(options, size).vmdk_at();
+                let start = Frame::new(options, size)?.vmdk_at();
                 Writer::Vmdk(vmdk::Writer::new(buffered(file), start, size)?)
             }
             DiskFormat::Gce => Writer::Gce(gce::Writer::new(file, size)?),
@@ -144,7 +144,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                     let (digest, size) = hash_once(vmdk, &mut file, 0)?;
                     return Ok(disk(digest, size));
                 }
-                let frame = Frame::new(options, virtual_size);
+                let frame = Frame::new(options, virtual_size)?;
                 let (inner, _) = hash_once(vmdk, &mut file, frame.vmdk_at())?;
                 frame.finish(&mut file, vmdk_size, inner)?;
                 let (digest, size) = hash(&mut file, 0)?;

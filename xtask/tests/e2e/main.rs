@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests")]
 
 mod base;
+mod disk;
 mod failures;
 mod harness;
 mod image;

@@ -93,7 +93,7 @@ fn options(how: How) -> Options {
     Options {
         name: "os".parse().unwrap(),
         qcow2_compression: how.compression,
-        template: Template::parse(&template.unwrap()).unwrap(),
+        template: Some(Template::parse(&template.unwrap()).unwrap()),
         threads: how.threads,
     }
 }
