@@ -4,12 +4,12 @@
 //! writes it; the gzip file is one member, whose parts were deflated in parallel. Which parts of the
 //! disk are filled comes first in a tar file and is known last, so there is room left for it. Source: Google Cloud, "Import a custom image"; GNU tar manual, "Basic Tar Format".
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
 use tar::{EntryType, GnuExtSparseHeader, Header};
 
-use super::blocks::{CHUNK, Picture, ZEROS};
-use super::encode::{Encoder, Segment};
+use super::blocks::{BLOCK, CHUNK, ZEROS};
+use super::encode::{Effort, Encoder, LAST_BLOCK, Part};
 
 /// The name that Compute Engine looks for.
 const MEMBER: &str = "disk.raw";
@@ -17,9 +17,6 @@ const MEMBER: &str = "disk.raw";
 const RECORD: u64 = 20 * 512;
 /// Deflate, no flags, no time, no word on the effort, on Unix. Source: RFC 1952, 2.3.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
-/// A last block with nothing in it. Source: RFC 1951, 3.2.6: fixed codes, end of block.
-const LAST_BLOCK: [u8; 2] = [3, 0];
-
 /// Room for the gzip header and the deflated tar header. A map of thousands of filled parts takes
 /// less; if one does not, what is behind it moves.
 const ROOM: u64 = 64 << 10;
@@ -28,9 +25,9 @@ const ROOM: u64 = 64 << 10;
 const EMPTY_5: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 const EMPTY_6: [u8; 6] = [2, 0, 0, 0, 0xff, 0xff];
 
-/// Takes the parts of a disk, in their order.
-pub(super) struct Writer<W> {
-    out: W,
+/// Takes the blocks of a disk, whose size is whole blocks, in their order.
+pub(super) struct Writer<W: Write> {
+    out: BufWriter<W>,
     size: u64,
     /// Where filled bytes are, and how many.
     map: Vec<(u64, u64)>,
@@ -42,22 +39,22 @@ pub(super) struct Writer<W> {
 
 impl<W: Read + Write + Seek> Writer<W> {
     /// For a disk of `size` bytes.
-    pub(super) fn new(mut out: W, size: u64) -> io::Result<Writer<W>> {
+    pub(super) fn new(out: W, size: u64) -> io::Result<Writer<W>> {
+        let mut out = BufWriter::with_capacity(CHUNK, out);
         out.seek(SeekFrom::Start(ROOM))?;
         Ok(Writer { out, size, map: Vec::new(), crc: crc32fast::Hasher::new(), end: ROOM })
     }
 
-    /// Adds the filled parts of a chunk, which are deflated in `segment`.
-    pub(super) fn add(&mut self, picture: &Picture<'_>, segment: &Segment) -> io::Result<()> {
-        for (at, bytes) in picture.runs() {
-            match self.map.last_mut() {
-                Some((start, len)) if *start + *len == at => *len += bytes.len() as u64,
-                Some(_) | None => self.map.push((at, bytes.len() as u64)),
-            }
+    /// Adds the block with this number, which is higher than those before.
+    pub(super) fn add(&mut self, number: u64, part: &Part) -> io::Result<()> {
+        let (at, block) = (number * BLOCK as u64, BLOCK as u64);
+        match self.map.last_mut() {
+            Some((start, len)) if *start + *len == at => *len += block,
+            Some(_) | None => self.map.push((at, block)),
         }
-        self.crc.combine(&segment.crc);
-        self.end += segment.deflated.len() as u64;
-        self.out.write_all(&segment.deflated)
+        self.crc.combine(&part.crc);
+        self.end += part.deflated.len() as u64;
+        self.out.write_all(&part.deflated)
     }
 
     /// Writes what comes after the filled parts, and then what comes before them.
@@ -67,24 +64,24 @@ impl<W: Read + Write + Seek> Writer<W> {
         let header = sparse_header(self.size, filled, &self.map)?;
         let mut head = GZIP_HEADER.to_vec();
         let mut crc = crc32fast::Hasher::new();
-        for part in header.chunks(CHUNK) {
-            let segment = encoder.segment(part)?;
-            crc.combine(&segment.crc);
-            head.extend(segment.deflated);
+        for bytes in header.chunks(CHUNK) {
+            let part = encoder.part(bytes, Effort::Usual)?;
+            crc.combine(&part.crc);
+            head.extend(part.deflated);
         }
         crc.combine(&self.crc);
 
         // Two blocks of zeros end a tar file, and then a record has to be full.
         let written = header.len() as u64 + filled;
         let end = (written.next_multiple_of(512) + 1024).next_multiple_of(RECORD);
-        let segment = encoder.segment(&ZEROS[..(end - written) as usize])?;
-        crc.combine(&segment.crc);
-        self.out.write_all(&segment.deflated)?;
+        let part = encoder.part(&ZEROS[..(end - written) as usize], Effort::Usual)?;
+        crc.combine(&part.crc);
+        self.out.write_all(&part.deflated)?;
         self.out.write_all(&LAST_BLOCK)?;
         self.out.write_all(&crc.finalize().to_le_bytes())?;
         // The size before compression, in 32 bits.
         self.out.write_all(&(end as u32).to_le_bytes())?;
-        self.end += (segment.deflated.len() + LAST_BLOCK.len() + 4 + 4) as u64;
+        self.end += (part.deflated.len() + LAST_BLOCK.len() + 4 + 4) as u64;
 
         let len = head.len() as u64;
         if ROOM < len + SMALLEST_PADDING {
@@ -95,19 +92,21 @@ impl<W: Read + Write + Seek> Writer<W> {
         }
         self.out.seek(SeekFrom::Start(0))?;
         self.out.write_all(&head)?;
-        Ok(self.out)
+        self.out.into_inner().map_err(io::IntoInnerError::into_error)
     }
 
     /// Moves everything behind the room by so many bytes, from the end on.
     fn move_up(&mut self, by: u64) -> io::Result<()> {
+        self.out.flush()?;
+        let out = self.out.get_mut();
         let mut end = self.end;
         while end > ROOM {
             let start = end.saturating_sub(CHUNK as u64).max(ROOM);
             let mut bytes = vec![0; (end - start) as usize];
-            self.out.seek(SeekFrom::Start(start))?;
-            self.out.read_exact(&mut bytes)?;
-            self.out.seek(SeekFrom::Start(start + by))?;
-            self.out.write_all(&bytes)?;
+            out.seek(SeekFrom::Start(start))?;
+            out.read_exact(&mut bytes)?;
+            out.seek(SeekFrom::Start(start + by))?;
+            out.write_all(&bytes)?;
             end = start;
         }
         Ok(())
@@ -196,15 +195,12 @@ mod tests {
     /// A map that does not fit into its room: what is behind it moves.
     #[test]
     fn a_long_map_makes_room_for_itself() {
-        let mut encoder = Encoder::new().unwrap();
+        let part = Encoder::new().unwrap().part(&[b'x'; BLOCK], Effort::Usual).unwrap();
         let mut writer = Writer::new(Cursor::new(Vec::new()), 1 << 40).unwrap();
-        let bytes = vec![b'x'; CHUNK];
-        let count = 60_000_u64;
+        let count = 60_000;
         for index in 0..count {
             // Not evenly, so that it does not shrink to nothing.
-            let at = (index * 1600 + index * index % 797) * 512;
-            let picture = Picture { at, bytes: &bytes[..512], len: 512, filled: 1 };
-            writer.add(&picture, &encoder.segment(&bytes[..512]).unwrap()).unwrap();
+            writer.add(index * 200 + index * index % 197, &part).unwrap();
         }
         let file = writer.finish().unwrap().into_inner();
         let mut packed = &file[..];
@@ -212,7 +208,7 @@ mod tests {
         let mut entries = archive.entries().unwrap();
         let entry = entries.next().unwrap().unwrap();
         assert_eq!(entry.header().size().unwrap(), 1 << 40);
-        assert_eq!(entry.header().entry_size().unwrap(), count * 512);
+        assert_eq!(entry.header().entry_size().unwrap(), count * BLOCK as u64);
         assert!(entries.next().is_none());
         // The checksum at the end is right, and it is the end.
         io::copy(&mut archive.into_inner(), &mut io::sink()).unwrap();

@@ -56,8 +56,7 @@ pub(super) fn encoding(format: DiskFormat, options: &Options) -> Option<Encoding
     match format {
         DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vhd => None,
         DiskFormat::Qcow2 => Some(Encoding::Qcow2(options.qcow2_compression)),
-        DiskFormat::Vmdk | DiskFormat::Ova => Some(Encoding::Vmdk),
-        DiskFormat::Gce => Some(Encoding::Gce),
+        DiskFormat::Vmdk | DiskFormat::Ova | DiskFormat::Gce => Some(Encoding::Deflate),
     }
 }
 
@@ -99,11 +98,11 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                     writer.add(*number, cluster)
                 })
             }
-            (Writer::Vmdk(writer), Some(Encoded::Grains(grains))) => {
-                grains.iter().try_for_each(|(number, zlib)| writer.add(*number, zlib))
+            (Writer::Vmdk(writer), Some(Encoded::Deflated(blocks))) => {
+                blocks.iter().try_for_each(|(number, part)| writer.add(*number, part))
             }
-            (Writer::Gce(writer), Some(Encoded::Segment(segment))) => {
-                writer.add(&chunk.picture(view), segment)
+            (Writer::Gce(writer), Some(Encoded::Deflated(blocks))) => {
+                blocks.iter().try_for_each(|(number, part)| writer.add(*number, part))
             }
             (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_), _) => {
                 Err(io::Error::other("chunks were encoded for another format"))
