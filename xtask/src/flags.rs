@@ -1,11 +1,13 @@
 //! The command line, as typed commands. Nothing here touches a file or the network.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValue, Resettable};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::deliver::BaseLayers;
+use crate::disk::{DiskFormat, DiskName, Qcow2Compression};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
 use crate::workspace::DistroName;
@@ -40,6 +42,19 @@ fn command() -> clap::Command {
     };
     let without_empty = |arg: Arg| if is_empty(&arg) { arg.env(Resettable::Reset) } else { arg };
     Flags::command().mut_subcommands(|command| command.mut_args(without_empty))
+}
+
+impl ValueEnum for Qcow2Compression {
+    fn value_variants<'a>() -> &'a [Qcow2Compression] {
+        &[Qcow2Compression::Zstd, Qcow2Compression::Zlib]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Qcow2Compression::Zlib => "zlib",
+            Qcow2Compression::Zstd => "zstd",
+        }))
+    }
 }
 
 impl ValueEnum for Compression {
@@ -91,6 +106,17 @@ pub(crate) enum Command {
   cargo xtask build --base quay.io/centos-bootc/centos-bootc:stream10 --to localhost:5000/os:dev
   cargo xtask build --platform linux/amd64,linux/arm64 --push")]
     Build(Build),
+    /// Write a raw disk in the formats that hypervisors and clouds take
+    #[command(after_help = "Formats:
+  raw    the disk as it is, sparse          vhd  Azure
+  ami    the same, for AWS to import        gce  Google Compute Engine
+  qcow2  QEMU, libvirt, OpenStack           ova  vSphere, VirtualBox: a machine with a VMDK
+  vmdk   VMware
+
+Examples:
+  cargo xtask disk qcow2 --from disk.raw
+  cargo xtask disk qcow2 ova vhd gce --from disk.raw --output out --name os-v1")]
+    Disk(Disk),
     /// Say what a host downloads to go from one image to another
     #[command(after_help = "Examples:
   cargo xtask diff ghcr.io/me/os:debian-13-v1 ghcr.io/me/os:debian-13-v2
@@ -100,7 +126,7 @@ pub(crate) enum Command {
     List,
     /// Run the Go tests, the Rust tests, and the checks with real programs
     Test(Test),
-    /// Measure a push side by side with crane
+    /// Measure a push side by side with crane, or disks side by side with qemu-img and tar
     Bench(Bench),
     /// Say what works on this machine, and how to mend the rest
     Doctor,
@@ -213,6 +239,45 @@ pub(crate) struct Diff {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Disk {
+    /// The formats to write, in one pass over the raw
+    #[arg(required = true, value_name = "FORMAT")]
+    pub(crate) formats: Vec<DiskFormat>,
+    /// What the disk is made from: a raw disk, whose name ends in .raw or .img
+    #[arg(long, value_name = "FILE.raw")]
+    pub(crate) from: Option<DiskSource>,
+    /// Where the disks go [default: target/dist/disk]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// What the files and the OVA's machine are called [default: the raw's name]
+    #[arg(long)]
+    pub(crate) name: Option<DiskName>,
+    /// How qcow2 is compressed; QEMU before 5.1 (2020) reads zlib alone
+    #[arg(long, value_enum, default_value_t = Qcow2Compression::Zstd)]
+    pub(crate) qcow2_compression: Qcow2Compression,
+}
+
+/// What a disk is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DiskSource {
+    Raw(PathBuf),
+    Image(ImageName),
+}
+
+impl FromStr for DiskSource {
+    type Err = <ImageName as FromStr>::Err;
+
+    /// A file is told from an image by its ending, so that it does not matter whether it is there.
+    fn from_str(text: &str) -> Result<DiskSource, Self::Err> {
+        if text.ends_with(".raw") || text.ends_with(".img") {
+            Ok(DiskSource::Raw(text.into()))
+        } else {
+            text.parse().map(DiskSource::Image)
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Test {
     /// Run only the Rust tests whose name contains this
     pub(crate) filter: Option<String>,
@@ -220,15 +285,26 @@ pub(crate) struct Test {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// How often each row is measured; the median is shown
-    #[arg(long, default_value_t = 5, value_parser = runs)]
-    pub(crate) runs: usize,
+    /// What is measured
+    #[arg(value_enum, default_value_t = Benched::Push)]
+    pub(crate) what: Benched,
+    /// How often each row is measured; the median is shown [default: 5 for push, 1 for disk]
+    #[arg(long, value_parser = runs)]
+    pub(crate) runs: Option<usize>,
     /// Where the table goes as well, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Measure a build of this program from nothing as well, which takes minutes
     #[arg(long)]
     pub(crate) cold_build: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Benched {
+    /// A push, beside crane's
+    Push,
+    /// Disks of all formats, beside qemu-img's and tar's
+    Disk,
 }
 
 /// A median is of one run at least.

@@ -6,6 +6,7 @@ mod cmd;
 mod compose;
 mod deliver;
 mod diff;
+mod disk;
 mod exec;
 mod flags;
 mod git;
@@ -21,6 +22,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod testing;
+mod unfinished;
 mod workspace;
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod completions;
 mod diff;
+mod disk;
 mod dist;
 mod doctor;
 mod list;
@@ -31,6 +32,7 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Dist(dist) => dist::run(&dist, &session),
         Command::Base(base) => base::run(&base, &session),
         Command::Build(build) => build::run(&build, &session),
+        Command::Disk(disk) => disk::run(&disk, &session),
         Command::Diff(diff) => diff::run(&diff, &session),
         Command::List => list::run(&session),
         Command::Test(test) => test::run(&test, &session),

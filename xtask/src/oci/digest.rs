@@ -37,6 +37,10 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hex digits without the algorithm: a blob's file name in an OCI layout.
     pub(crate) fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -100,6 +104,7 @@ impl fmt::Display for DiffId {
 }
 
 /// A writer that hashes and counts what passes through it to `inner`.
+#[derive(Clone)]
 pub(crate) struct DigestWriter<W> {
     inner: W,
     hasher: Sha256,

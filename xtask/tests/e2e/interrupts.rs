@@ -17,7 +17,7 @@ use crate::testing::{Fault, FaultProxy, Registry, answer};
 /// How long a program may take to do what it surely does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "{what} did not happen");
@@ -26,7 +26,7 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Starts a command as the leader of a session, so that all that it starts can be found.
-fn start(mut command: Command) -> Child {
+pub(crate) fn start(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
     unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
@@ -50,7 +50,7 @@ fn session(leader: u32) -> Vec<String> {
 }
 
 /// Sends a signal: the run has to say so, with exit code 130, and to leave no process.
-fn interrupt(child: Child, signal: Signal) {
+pub(crate) fn interrupt(child: Child, signal: Signal) {
     let leader = child.id();
     kill_process(Pid::from_child(&child), signal).unwrap();
     let run = Run::new(child.wait_with_output().unwrap());
@@ -59,7 +59,7 @@ fn interrupt(child: Child, signal: Signal) {
     assert_eq!(session(leader), [""; 0]);
 }
 
-fn names(dir: &std::path::Path) -> Vec<String> {
+pub(crate) fn names(dir: &std::path::Path) -> Vec<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 

@@ -1,0 +1,174 @@
+//! `disk`: a raw disk in the formats that hypervisors and clouds take.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+
+use super::Session;
+use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Target, Template};
+use crate::flags::{Disk, DiskSource};
+use crate::hint::{WithHint, hinted};
+use crate::progress::human_bytes;
+use crate::unfinished::Unfinished;
+
+/// The description of an OVA's virtual machine, in the workspace.
+const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
+
+#[derive(Debug, Serialize)]
+struct Report {
+    outputs: Vec<OutputReport>,
+}
+
+/// One disk. Keys may be added, none renamed.
+#[derive(Debug, Serialize)]
+struct OutputReport {
+    format: DiskFormat,
+    path: PathBuf,
+    /// Of the file, in bytes; holes count.
+    size: u64,
+    /// Of the disk that is in it, in bytes.
+    virtual_size: u64,
+    /// Of the file, in hex.
+    sha256: String,
+}
+
+pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
+    let source = match &flags.from {
+        Some(DiskSource::Raw(path)) => path,
+        Some(DiskSource::Image(_)) | None => {
+            return Err(anyhow!("a disk is made from a raw disk so far, and not yet from an image")).hint(
+                "make a raw disk first, as 'bootc install to-disk' does, and name it with '--from FILE.raw'",
+            );
+        }
+    };
+    let mut formats = flags.formats.clone();
+    formats.sort_unstable();
+    formats.dedup();
+    let name = match &flags.name {
+        Some(name) => name.clone(),
+        None => name_of(source)?,
+    };
+    let options = Options {
+        name,
+        qcow2_compression: flags.qcow2_compression,
+        template: formats.contains(&DiskFormat::Ova).then(|| template(&session.root)).transpose()?,
+        threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
+    };
+    let folder = flags.output.clone().unwrap_or_else(|| session.dist_dir().join("disk"));
+    let report = write(source, &formats, &options, &folder, session)?;
+    session.print(&report, || {
+        // As sha256sum writes it, and checks it.
+        let line = |output: &OutputReport| format!("{}  {}\n", output.sha256, output.path.display());
+        report.outputs.iter().map(line).collect()
+    })
+}
+
+fn write(
+    source: &Path,
+    formats: &[DiskFormat],
+    options: &Options,
+    folder: &Path,
+    session: &Session,
+) -> Result<Report> {
+    let reading = || format!("reading the raw disk {}", source.display());
+    let raw = File::open(source).hint("'--from' names a raw disk that is there").with_context(reading)?;
+    if !raw.metadata().with_context(reading)?.is_file() {
+        return Err(anyhow!("{} is not a regular file", source.display()))
+            .hint("copy it into one first: 'cp --sparse=always'");
+    }
+    let chunks = disk::chunks(&raw, formats).map_err(|error| explained(error, source, folder, options))?;
+
+    let _lock = lock(folder)?;
+    let unfinished: Vec<Unfinished> = formats
+        .iter()
+        .map(|format| begin(folder.join(options.name.file(*format)), source))
+        .collect::<Result<_>>()?;
+    let targets = formats
+        .iter()
+        .zip(&unfinished)
+        .map(|(format, output)| Ok(Target { format: *format, file: output.file().try_clone()? }))
+        .collect::<Result<_>>()
+        .with_context(|| format!("writing to {}", folder.display()))?;
+    let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
+    let step = session.progress.bytes(format!("writing {}", names.join(", ")), chunks * disk::CHUNK_BYTES);
+    let disks = disk::convert(&raw, targets, options, || step.advance(disk::CHUNK_BYTES));
+    let disks = disks.map_err(|error| explained(error, source, folder, options))?;
+
+    let mut outputs = Vec::new();
+    for (made, unfinished) in disks.into_iter().zip(unfinished) {
+        let path = session.shown(&unfinished.path);
+        unfinished.finish()?;
+        outputs.push(OutputReport {
+            format: made.format,
+            path,
+            size: made.size,
+            virtual_size: made.virtual_size,
+            sha256: made.digest.hex(),
+        });
+    }
+    step.done(format!("wrote {}", names.join(", ")));
+    for output in &outputs {
+        let (path, size) = (output.path.display(), human_bytes(output.size));
+        let virtual_size = human_bytes(output.virtual_size);
+        session.progress.line(format!("{path}: {size}, a disk of {virtual_size}"));
+        session.progress.line(output.format.next_steps(&output.path));
+    }
+    Ok(Report { outputs })
+}
+
+/// The raw's own name.
+fn name_of(source: &Path) -> Result<DiskName> {
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+    stem.parse().hint("name the disk with '--name'")
+}
+
+fn template(root: &Path) -> Result<Template> {
+    let path = root.join(TEMPLATE);
+    let reading = || format!("reading {TEMPLATE}");
+    let text = fs::read_to_string(&path).with_context(reading)?;
+    Template::parse(&text).hint(format!("correct {TEMPLATE}")).with_context(reading)
+}
+
+/// Makes the folder, and sees to it that no other run writes there.
+fn lock(folder: &Path) -> Result<File> {
+    let writing = || format!("writing to {}", folder.display());
+    fs::create_dir_all(folder).with_context(writing)?;
+    let lock = File::open(folder).with_context(writing)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(anyhow!("another run is writing to {}", folder.display()))
+            .hint("wait for it, or write elsewhere with '--output DIR'"),
+        Err(TryLockError::Error(error)) => Err(error).with_context(writing),
+    }
+}
+
+/// An empty file, to become the one at `path`.
+fn begin(path: PathBuf, source: &Path) -> Result<Unfinished> {
+    let is_source =
+        fs::canonicalize(&path).is_ok_and(|path| fs::canonicalize(source).is_ok_and(|raw| raw == path));
+    if is_source {
+        return Err(anyhow!("{} would be written over itself", path.display()))
+            .hint("write elsewhere with '--output DIR', or under another name with '--name'");
+    }
+    Unfinished::new(path)
+}
+
+/// An error with the file that it is about, and what to do.
+fn explained(error: DiskError, source: &Path, folder: &Path, options: &Options) -> anyhow::Error {
+    let raw = format!("reading the raw disk {}", source.display());
+    match &error {
+        DiskError::Empty => hinted(error, "give a file with a disk in it").context(raw),
+        DiskError::TooLarge { format, .. } => {
+            let hint = format!("leave out {format}, or make a smaller disk");
+            hinted(error, hint).context(raw)
+        }
+        DiskError::Read(_) | DiskError::Encode(_) => anyhow::Error::from(error).context(raw),
+        DiskError::Write { format, .. } => {
+            let path = folder.join(options.name.file(*format));
+            anyhow::Error::from(error).context(format!("writing {}", path.display()))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The OVF description of a virtual machine, from a template in which some values are missing.
+
+/// What a template has to mention.
+const FIELDS: [&str; 4] = ["name", "disk_file", "disk_file_size", "capacity"];
+
+/// A template that mentions all that there is to say, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(String);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TemplateError {
+    #[error("it does not mention {{{{{0}}}}}")]
+    Missing(&'static str),
+    #[error(
+        "it mentions {{{{{0}}}}}, which is nothing; there are {{{{name}}}}, {{{{disk_file}}}}, {{{{disk_file_size}}}} and {{{{capacity}}}}"
+    )]
+    Unknown(String),
+}
+
+/// What a virtual machine is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) name: &'a str,
+    pub(super) disk_file: &'a str,
+    /// In bytes.
+    pub(super) disk_file_size: u64,
+    /// In bytes.
+    pub(super) capacity: u64,
+}
+
+impl Template {
+    pub(crate) fn parse(text: &str) -> Result<Template, TemplateError> {
+        for rest in text.split("{{").skip(1) {
+            let field = rest.split_once("}}").map_or(rest, |(field, _)| field);
+            if !FIELDS.contains(&field) {
+                return Err(TemplateError::Unknown(field.chars().take(40).collect()));
+            }
+        }
+        match FIELDS.into_iter().find(|field| !text.contains(&format!("{{{{{field}}}}}"))) {
+            Some(field) => Err(TemplateError::Missing(field)),
+            None => Ok(Template(text.to_owned())),
+        }
+    }
+
+    /// The description, always as long as that of the longest file size: the rest is line feeds,
+    /// which mean nothing at the end of an XML document. So its length is known before that of the
+    /// disk file is.
+    pub(super) fn fill(&self, machine: Machine<'_>) -> String {
+        let text = self.fill_exactly(machine);
+        let longest = self.fill_exactly(Machine { disk_file_size: u64::MAX, ..machine }).len();
+        let padding = "\n".repeat(longest - text.len());
+        text + &padding
+    }
+
+    fn fill_exactly(&self, machine: Machine<'_>) -> String {
+        let values = [
+            escape(machine.name),
+            escape(machine.disk_file),
+            machine.disk_file_size.to_string(),
+            machine.capacity.to_string(),
+        ];
+        let fields = FIELDS.into_iter().zip(values);
+        fields.fold(self.0.clone(), |text, (field, value)| text.replace(&format!("{{{{{field}}}}}"), &value))
+    }
+}
+
+/// As text and attribute values have it. Source: XML 1.0, 2.4.
+fn escape(text: &str) -> String {
+    let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    escaped.replace('"', "&quot;").replace('\'', "&apos;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_filled_to_a_length_that_its_size_does_not_change() {
+        let text =
+            "<f name=\"{{name}}\" href='{{disk_file}}' size=\"{{disk_file_size}}\" c=\"{{capacity}}\"/>\n";
+        let template = Template::parse(text).unwrap();
+        let fill = |size| {
+            template.fill(Machine {
+                name: "R&D <\"x\">",
+                disk_file: "it's",
+                disk_file_size: size,
+                capacity: 1 << 30,
+            })
+        };
+        assert_eq!(
+            fill(7).trim_end(),
+            "<f name=\"R&amp;D &lt;&quot;x&quot;&gt;\" href='it&apos;s' size=\"7\" c=\"1073741824\"/>"
+        );
+        assert_eq!(fill(7).len(), fill(u64::MAX).len());
+    }
+
+    #[test]
+    fn a_template_has_all_fields_and_no_other() {
+        let error = |text| Template::parse(text).unwrap_err().to_string();
+        insta::assert_snapshot!(error("{{name}} {{disk_file}} {{capacity}}"), @"it does not mention {{disk_file_size}}");
+        insta::assert_snapshot!(error("{{nmae}}"), @"it mentions {{nmae}}, which is nothing; there are {{name}}, {{disk_file}}, {{disk_file_size}} and {{capacity}}");
+    }
+}
