@@ -133,7 +133,7 @@ Examples:
     /// Boot a disk in QEMU
     #[command(subcommand)]
     Vm(Vm),
-    /// Measure a push side by side with crane
+    /// Measure a push side by side with crane, or disks side by side with qemu-img and tar
     Bench(Bench),
     /// Say what works on this machine, and how to mend the rest
     Doctor,
@@ -344,15 +344,26 @@ pub(crate) struct Test {
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// How often each row is measured; the median is shown
-    #[arg(long, default_value_t = 5, value_parser = runs)]
-    pub(crate) runs: usize,
+    /// What is measured
+    #[arg(value_enum, default_value_t = Benched::Push)]
+    pub(crate) what: Benched,
+    /// How often each row is measured; the median is shown [default: 5 for push, 1 for disk]
+    #[arg(long, value_parser = runs)]
+    pub(crate) runs: Option<usize>,
     /// Where the table goes as well, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     /// Measure a build of this program from nothing as well, which takes minutes
     #[arg(long)]
     pub(crate) cold_build: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Benched {
+    /// A push, beside crane's
+    Push,
+    /// Disks of all formats, beside qemu-img's and tar's
+    Disk,
 }
 
 /// A median is of one run at least.

@@ -23,6 +23,7 @@ mod source;
 mod store;
 #[cfg(test)]
 mod testing;
+mod unfinished;
 mod vm;
 mod workspace;
 

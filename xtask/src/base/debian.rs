@@ -36,6 +36,9 @@ const ROOTFS: &str = "rootfs";
 /// Files that every distro has, beside the families' folders.
 const SHARED_ROOTFS: &str = "base/shared/rootfs";
 
+/// The folder, in the layout, of the files that mmdebstrap is given.
+const SCRATCH: &str = ".scratch";
+
 /// Changes when the code below makes other bytes of the same inputs.
 const PROCESS: &str = "3";
 
@@ -85,7 +88,7 @@ pub(crate) fn ensure(
     let store = Store::create(dir)?;
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
-    let size = make(&recipe, distro, &store, &tag, |line| {
+    let size = make(&recipe, distro, (&store, dir), &tag, |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
         }
@@ -100,11 +103,20 @@ pub(crate) fn ensure(
 fn make(
     recipe: &Recipe,
     distro: &Distro,
-    store: &Store,
+    (store, dir): (&Store, &Path),
     tag: &str,
     on_line: impl FnMut(&str) + Send,
 ) -> Result<u64> {
-    let scratch = tempfile::tempdir().context("making a folder for the base's files")?;
+    // Inside the layout, whose lock is ours: what is there already is a killed run's.
+    let left = dir.join(SCRATCH);
+    if left.exists() {
+        fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
+    }
+    let scratch = tempfile::Builder::new()
+        .prefix(SCRATCH)
+        .rand_bytes(0)
+        .tempdir_in(dir)
+        .with_context(|| format!("making {}", left.display()))?;
     fs::write(scratch.path().join("overlay.tar"), &recipe.overlay).context("writing the base's files")?;
     let sh = Shell::new()?;
     sh.change_dir(scratch.path());

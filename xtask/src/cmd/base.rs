@@ -14,6 +14,7 @@ use crate::flags::MakeBase;
 use crate::hint::WithHint;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Descriptor, Document, ImageName, Manifest, Reference, Timestamp};
+use crate::preflight::Need;
 use crate::progress::human_bytes;
 use crate::registry::{BlobSource, Client, Push, PushBlob};
 use crate::report::PushReport;
@@ -30,6 +31,7 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
         return update_pin(distro, &registry, session);
     }
     let request = Request {
+        also: &[],
         from: flags.from.as_ref(),
         freshness: if flags.force { Freshness::Always } else { Freshness::IfUnchanged },
         created: flags.source_date_epoch,
@@ -60,13 +62,13 @@ pub(crate) fn name(
     distro: &DistroName,
     published: &Repository,
     workspace: &Workspace,
-    registry: &Client,
-    session: &Session,
+    also: &[Need],
+    (registry, session): (&Client, &Session),
 ) -> Result<ImageName> {
     let distro = find(distro, workspace, session)?;
     match distro.kind {
         DistroKind::Packages { .. } => {
-            let request = Request { from: None, freshness: Freshness::IfUnchanged, created: None };
+            let request = Request { also, from: None, freshness: Freshness::IfUnchanged, created: None };
             Ok(make(distro, &request, registry, session)?.1)
         }
         DistroKind::Image { .. } => Ok(ImageName::Registry(published.tagged(&tag(&distro.name)))),
@@ -107,6 +109,8 @@ pub(crate) fn warn(
 
 /// What was asked for, beside the distro.
 struct Request<'a> {
+    /// What later steps need: a user is told of all that is missing at once.
+    also: &'a [Need],
     from: Option<&'a Reference>,
     freshness: Freshness,
     created: Option<Timestamp>,
@@ -128,7 +132,7 @@ fn make(
         }
         DistroKind::Packages { suite, released } => {
             debian::ensure(distro, (suite, *released), root, &dir, request.freshness, progress, |needs| {
-                session.ensure(needs)
+                session.ensure(&[needs, request.also].concat())
             })?
         }
         DistroKind::Image { upstream } => {
@@ -141,7 +145,9 @@ fn make(
                 freshness: request.freshness,
                 created: request.created,
             };
-            container::ensure(&order, registry, progress, |needs| session.ensure(needs))?
+            container::ensure(&order, registry, progress, |needs| {
+                session.ensure(&[needs, request.also].concat())
+            })?
         }
     };
     Ok((dir, name))

@@ -15,6 +15,7 @@ use crate::hint::WithHint;
 use crate::oci::append::Provenance;
 use crate::oci::reference::is_tag;
 use crate::oci::{Digest, ImageName, Platform, Reference};
+use crate::preflight::Need;
 use crate::registry::{Client, Pushed};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
@@ -87,11 +88,12 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     let platforms: Vec<Platform> =
         if asked.is_empty() { vec![Platform::host()] } else { asked.into_iter().collect() };
     let version = flags.app_version.as_deref();
-    if workspace.apps.is_empty() {
+    let needs: &[Need] = if workspace.apps.is_empty() {
         session.progress.warn("there is no app: no folder in apps/ has a go.mod");
+        &[]
     } else {
-        session.ensure(&[build::GO])?;
-    }
+        &[build::GO]
+    };
 
     let tag = format!("{distro}-{}", version.unwrap_or(UNVERSIONED));
     if !is_tag(&tag) {
@@ -106,8 +108,9 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     let base_name = match &flags.base {
         Some(name) => name.clone(),
-        None => super::base::name(distro, repository, &workspace, registry, session)?,
+        None => super::base::name(distro, repository, &workspace, needs, (registry, session))?,
     };
+    session.ensure(needs)?;
     let base = base::resolve(&base_name, &platforms, registry)?;
     super::base::warn(&base_name, &base, &workspace, registry, session);
     let binaries = match &workspace.apps[..] {

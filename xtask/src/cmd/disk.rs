@@ -1,13 +1,11 @@
 //! `disk`: a raw disk in the formats that hypervisors and clouds take.
 
 use std::fs::{self, File, TryLockError};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 use super::{Session, disks, dist};
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
@@ -15,6 +13,7 @@ use crate::flags::{Compose, Disk, DiskSource};
 use crate::hint::{WithHint, hinted};
 use crate::oci::ImageName;
 use crate::progress::human_bytes;
+use crate::unfinished::Unfinished;
 
 /// The description of an OVA's virtual machine, in the workspace.
 pub(super) const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
@@ -37,12 +36,6 @@ pub(super) struct OutputReport {
     pub(super) sha256: String,
 }
 
-/// A disk that is written under another name, until it is whole.
-struct Unfinished {
-    path: PathBuf,
-    file: NamedTempFile,
-}
-
 pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let mut formats = flags.formats.clone();
     formats.sort_unstable();
@@ -51,7 +44,7 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let report = match &flags.from {
         Some(DiskSource::Raw(source)) => {
             let name = flags.name.clone().map_or_else(|| name_of(source), Ok)?;
-            let options = options(name, flags.qcow2_compression, session)?;
+            let options = options(name, &formats, flags.qcow2_compression, session)?;
             write(source, &formats, &options, &folder, session)?
         }
         Some(DiskSource::Image(image)) => of_image(image, &formats, &folder, flags, session)?,
@@ -71,13 +64,14 @@ pub(super) fn folder(session: &Session) -> PathBuf {
 
 pub(super) fn options(
     name: DiskName,
+    formats: &[DiskFormat],
     qcow2_compression: Qcow2Compression,
     session: &Session,
 ) -> Result<Options> {
     Ok(Options {
         name,
         qcow2_compression,
-        template: template(&session.root)?,
+        template: formats.contains(&DiskFormat::Ova).then(|| template(&session.root)).transpose()?,
         threads: thread::available_parallelism().context("counting the processor's cores")?.get(),
     })
 }
@@ -87,7 +81,7 @@ pub(super) fn default(flags: &Compose, session: &Session) -> Result<PathBuf> {
     let image_name = dist::image(flags, session)?;
     let image = disks::image(&image_name, session, &session.registry()?)?;
     let format = DiskFormat::Qcow2;
-    let options = options(disks::name(&image_name)?, Qcow2Compression::Zstd, session)?;
+    let options = options(disks::name(&image_name)?, &[format], Qcow2Compression::Zstd, session)?;
     let folder = folder(session);
     let request = disks::Request {
         image: &image,
@@ -118,7 +112,7 @@ fn of_image(
             None => session.workspace()?.settings.disk_size,
         },
         formats,
-        options: &options(name, flags.qcow2_compression, session)?,
+        options: &options(name, formats, flags.qcow2_compression, session)?,
         folder,
     };
     Ok(Report { outputs: disks::make(&request, session)? })
@@ -132,7 +126,7 @@ pub(super) fn write(
     session: &Session,
 ) -> Result<Report> {
     let reading = || format!("reading the raw disk {}", source.display());
-    let raw = File::open(source).with_context(reading)?;
+    let raw = File::open(source).hint("'--from' names a raw disk that is there").with_context(reading)?;
     if !raw.metadata().with_context(reading)?.is_file() {
         return Err(anyhow!("{} is not a regular file", source.display()))
             .hint("copy it into one first: 'cp --sparse=always'");
@@ -147,19 +141,18 @@ pub(super) fn write(
     let targets = formats
         .iter()
         .zip(&unfinished)
-        .map(|(format, output)| Ok(Target { format: *format, file: output.file.as_file().try_clone()? }))
+        .map(|(format, output)| Ok(Target { format: *format, file: output.file().try_clone()? }))
         .collect::<Result<_>>()
         .with_context(|| format!("writing to {}", folder.display()))?;
     let names: Vec<&str> = formats.iter().map(|format| format.name()).collect();
     let step = session.progress.bytes(format!("writing {}", names.join(", ")), chunks * disk::CHUNK_BYTES);
-    let scratch = || tempfile::tempfile_in(folder);
-    let disks = disk::convert(&raw, targets, options, scratch, || step.advance(disk::CHUNK_BYTES));
+    let disks = disk::convert(&raw, targets, options, || step.advance(disk::CHUNK_BYTES));
     let disks = disks.map_err(|error| explained(error, source, folder, options))?;
 
     let mut outputs = Vec::new();
     for (made, unfinished) in disks.into_iter().zip(unfinished) {
         let path = session.shown(&unfinished.path);
-        finish(unfinished)?;
+        unfinished.finish()?;
         outputs.push(OutputReport {
             format: made.format,
             path,
@@ -204,40 +197,15 @@ fn lock(folder: &Path) -> Result<File> {
     }
 }
 
-/// An empty file beside `path`. What a killed run left there goes.
+/// An empty file, to become the one at `path`.
 fn begin(path: PathBuf, source: &Path) -> Result<Unfinished> {
     let is_source =
-        fs::canonicalize(&path).ok().is_some_and(|path| fs::canonicalize(source).ok() == Some(path));
+        fs::canonicalize(&path).is_ok_and(|path| fs::canonicalize(source).is_ok_and(|raw| raw == path));
     if is_source {
         return Err(anyhow!("{} would be written over itself", path.display()))
             .hint("write elsewhere with '--output DIR', or under another name with '--name'");
     }
-    let make = || -> std::io::Result<NamedTempFile> {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        };
-        let temporary = format!(".{}.", name.display());
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(temporary.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        let readable = PermissionsExt::from_mode(0o644);
-        tempfile::Builder::new().prefix(&temporary).permissions(readable).tempfile_in(folder)
-    };
-    let file = make().with_context(|| format!("writing {}", path.display()))?;
-    Ok(Unfinished { path, file })
-}
-
-/// Gives a whole disk its name, once it is on disk.
-fn finish(Unfinished { path, file }: Unfinished) -> Result<()> {
-    let name = || -> std::io::Result<()> {
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    name().with_context(|| format!("writing {}", path.display()))
+    Unfinished::new(path)
 }
 
 /// An error with the file that it is about, and what to do.

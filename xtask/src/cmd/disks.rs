@@ -73,8 +73,11 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         kept: &kept,
     };
     let inputs = builder::inputs(&order)?;
-    let template =
-        fs::read(session.root.join(disk::TEMPLATE)).with_context(|| format!("reading {}", disk::TEMPLATE))?;
+    let template = match formats.contains(&DiskFormat::Ova) {
+        true => fs::read(session.root.join(disk::TEMPLATE))
+            .with_context(|| format!("reading {}", disk::TEMPLATE))?,
+        false => Vec::new(),
+    };
     let key = |format: DiskFormat| key(inputs, format, options, &template);
 
     let mut reports: Vec<Option<OutputReport>> =

@@ -99,7 +99,7 @@ fn disks(name: &ImageName, session: &Session, registry: &Client) -> Result<Vec<O
         builder,
         size: settings.disk_size,
         formats: &formats,
-        options: &disk::options(disks::name(name)?, Qcow2Compression::Zstd, session)?,
+        options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
         folder: &disk::folder(session),
     };
     disks::make(&request, session)

@@ -25,6 +25,13 @@ pub(super) const CRANE: Need = Need {
     from: Source::GoInstall("github.com/google/go-containerregistry/cmd/crane@v0.22.1"),
 };
 
+/// Reads the disks that were written, and is what `bench` compares with.
+pub(super) const QEMU_IMG: Need = Need {
+    program: "qemu-img",
+    purpose: "reads the disks that were written, and is compared with",
+    from: Source::Debian("qemu-utils"),
+};
+
 /// The programs that the tests start, beside Go and cargo.
 pub(crate) fn needs() -> Vec<Need> {
     let debian = |program, package, purpose| Need { program, purpose, from: Source::Debian(package) };
@@ -40,11 +47,11 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("shellcheck", "shellcheck", "reads the shell scripts"),
         debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
         debian("nsenter", "util-linux", "runs a base's own programs there"),
-        debian("sfdisk", "fdisk", "reads a disk's partitions"),
         debian("e2fsck", "e2fsprogs", "checks a disk's file system"),
         debian("debugfs", "e2fsprogs", "looks into it"),
         debian("mdir", "mtools", "looks into a disk's EFI partition"),
-        debian("qemu-img", "qemu-utils", "reads disks"),
+        QEMU_IMG,
+        debian("sfdisk", "fdisk", "writes and reads partition tables"),
         CRANE,
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];

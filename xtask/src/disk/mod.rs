@@ -27,7 +27,7 @@ mod view;
 mod vmdk;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 
 use self::encode::Job;
 use self::gpt::Gpt;
@@ -51,8 +51,8 @@ pub(crate) const CHUNK_BYTES: u64 = blocks::CHUNK as u64;
 pub(crate) struct Options {
     pub(crate) name: DiskName,
     pub(crate) qcow2_compression: Qcow2Compression,
-    /// The description of an OVA's virtual machine.
-    pub(crate) template: Template,
+    /// The description of an OVA's virtual machine, which no other format needs.
+    pub(crate) template: Option<Template>,
     /// How many compress at a time.
     pub(crate) threads: usize,
 }
@@ -77,13 +77,11 @@ pub(crate) struct Disk {
 }
 
 /// Writes `raw` to all of `targets`, whose formats differ, and gives the disks in their order.
-/// `scratch` makes an empty file that is gone after its use; `on_chunk` hears of each chunk of
-/// [`chunks`] that is read.
+/// `on_chunk` hears of each of the [`chunks`].
 pub(crate) fn convert<F: Read + Write + Seek + Send>(
     raw: &File,
     targets: Vec<Target<F>>,
     options: &Options,
-    scratch: impl Fn() -> io::Result<F>,
     on_chunk: impl Fn(),
 ) -> Result<Vec<Disk>, DiskError> {
     let formats: Vec<DiskFormat> = targets.iter().map(|target| target.format).collect();
@@ -97,7 +95,7 @@ pub(crate) fn convert<F: Read + Write + Seek + Send>(
         let job = output::encoding(format, options).map(|encoding| Job { view, encoding });
         let job = job.map(|job| place(&mut jobs, job));
         let setting = Setting { format, virtual_size, view, job };
-        let output = Output::new(file, setting, options, &scratch);
+        let output = Output::new(file, setting, options);
         outputs.push(output.map_err(|source| DiskError::Write { format, source })?);
     }
 

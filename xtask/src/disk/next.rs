@@ -57,6 +57,9 @@ mod tests {
             let steps = format.next_steps(Path::new("out/os.x"));
             assert!(steps.contains("out/os.x") && steps.starts_with("  "), "{steps}");
         }
-        insta::assert_snapshot!(DiskFormat::Vhd.next_steps(Path::new("a.vhd")), @"");
+        insta::assert_snapshot!(DiskFormat::Vhd.next_steps(Path::new("a.vhd")), @"
+        to Azure:  az storage blob upload --type page --file a.vhd --account-name ACCOUNT --container-name CONTAINER --name disk.vhd
+                   az disk create --resource-group GROUP --name NAME --os-type Linux --hyper-v-generation V2 --source https://ACCOUNT.blob.core.windows.net/CONTAINER/disk.vhd
+        ");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::blocks::CHUNK;
@@ -35,8 +36,7 @@ enum Writer<F: Write> {
     Qcow2(qcow2::Writer<BufWriter<F>>),
     /// As a file, or within an OVA.
     Vmdk(vmdk::Writer<BufWriter<F>>),
-    /// The file waits for the parts that are in the scratch file.
-    Gce(F, gce::Writer<F>),
+    Gce(gce::Writer<F>),
 }
 
 /// Hashes a view's content, for the outputs that are it.
@@ -56,18 +56,12 @@ pub(super) fn encoding(format: DiskFormat, options: &Options) -> Option<Encoding
     match format {
         DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vhd => None,
         DiskFormat::Qcow2 => Some(Encoding::Qcow2(options.qcow2_compression)),
-        DiskFormat::Vmdk | DiskFormat::Ova => Some(Encoding::Vmdk),
-        DiskFormat::Gce => Some(Encoding::Gce),
+        DiskFormat::Vmdk | DiskFormat::Ova | DiskFormat::Gce => Some(Encoding::Deflate),
     }
 }
 
 impl<F: Read + Write + Seek + Send> Output<F> {
-    pub(super) fn new(
-        file: F,
-        setting: Setting,
-        options: &Options,
-        scratch: impl Fn() -> io::Result<F>,
-    ) -> io::Result<Output<F>> {
+    pub(super) fn new(file: F, setting: Setting, options: &Options) -> io::Result<Output<F>> {
         let size = setting.virtual_size;
         let buffered = |file| BufWriter::with_capacity(CHUNK, file);
         let writer = match setting.format {
@@ -77,10 +71,10 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             }
             DiskFormat::Vmdk => Writer::Vmdk(vmdk::Writer::new(buffered(file), 0, size)?),
             DiskFormat::Ova => {
-                let start = Frame::new(options, size).vmdk_at();
+                let start = Frame::new(options, size)?.vmdk_at();
                 Writer::Vmdk(vmdk::Writer::new(buffered(file), start, size)?)
             }
-            DiskFormat::Gce => Writer::Gce(file, gce::Writer::new(scratch()?, size)),
+            DiskFormat::Gce => Writer::Gce(gce::Writer::new(file, size)?),
         };
         Ok(Output { setting, writer })
     }
@@ -104,20 +98,20 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                     writer.add(*number, cluster)
                 })
             }
-            (Writer::Vmdk(writer), Some(Encoded::Grains(grains))) => {
-                grains.iter().try_for_each(|(number, zlib)| writer.add(*number, zlib))
+            (Writer::Vmdk(writer), Some(Encoded::Deflated(blocks))) => {
+                blocks.iter().try_for_each(|(number, part)| writer.add(*number, part))
             }
-            (Writer::Gce(_, writer), Some(Encoded::Segment(segment))) => {
-                writer.add(&chunk.picture(view), segment)
+            (Writer::Gce(writer), Some(Encoded::Deflated(blocks))) => {
+                blocks.iter().try_for_each(|(number, part)| writer.add(*number, part))
             }
-            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(..), _) => {
+            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_), _) => {
                 Err(io::Error::other("chunks were encoded for another format"))
             }
         }
     }
 
     /// Writes what is left of a format, and hashes what its end did not.
-    fn finish(self, contents: &Contents, options: &Options) -> io::Result<Disk> {
+    fn finish(self, contents: &Contents, options: &Options, vmdk: &SharedDigest) -> io::Result<Disk> {
         let Setting { format, virtual_size, view, job: _ } = self.setting;
         let disk = |digest, size| Disk { format, size, virtual_size, digest };
         match self.writer {
@@ -145,19 +139,18 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             Writer::Vmdk(writer) => {
                 let (out, vmdk_size) = writer.finish()?;
                 let mut file = unbuffered(out)?;
-                if format == DiskFormat::Ova {
-                    let frame = Frame::new(options, virtual_size);
-                    let (vmdk, _) = hash(&mut file, frame.vmdk_at())?;
-                    frame.finish(&mut file, vmdk_size, vmdk)?;
+                if format != DiskFormat::Ova {
+                    let (digest, size) = hash_once(vmdk, &mut file, 0)?;
+                    return Ok(disk(digest, size));
                 }
+                let frame = Frame::new(options, virtual_size)?;
+                let (inner, _) = hash_once(vmdk, &mut file, frame.vmdk_at())?;
+                frame.finish(&mut file, vmdk_size, inner)?;
                 let (digest, size) = hash(&mut file, 0)?;
                 Ok(disk(digest, size))
             }
-            Writer::Gce(file, writer) => {
-                let mut out = DigestWriter::new(BufWriter::with_capacity(CHUNK, file));
-                writer.finish(&mut out)?;
-                let (out, digest, size) = out.finish();
-                unbuffered(out)?;
+            Writer::Gce(writer) => {
+                let (digest, size) = hash(&mut writer.finish()?, 0)?;
                 Ok(disk(digest, size))
             }
         }
@@ -184,16 +177,20 @@ pub(super) fn contents(hashers: Vec<ContentHasher>, views: &[View]) -> io::Resul
     ends.map(|ContentHasher { view, hasher }| Ok((view, hasher.finish(views[view].size)?))).collect()
 }
 
+/// The digest of the VMDK that a VMDK file is and an OVA holds, once one of them has it.
+type SharedDigest = Mutex<Option<(Digest, u64)>>;
+
 /// Finishes all outputs at a time: what is left of each is one thread's work.
 pub(super) fn finish_all<F: Read + Write + Seek + Send>(
     outputs: Vec<Output<F>>,
     contents: &Contents,
     options: &Options,
 ) -> Result<Vec<Disk>, DiskError> {
+    let vmdk = SharedDigest::default();
     thread::scope(|scope| {
         let finish = |output: Output<F>| {
             let format = output.setting.format;
-            output.finish(contents, options).map_err(|source| DiskError::Write { format, source })
+            output.finish(contents, options, &vmdk).map_err(|source| DiskError::Write { format, source })
         };
         let threads: Vec<_> = outputs.into_iter().map(|output| scope.spawn(move || finish(output))).collect();
         let disks = threads.into_iter();
@@ -203,6 +200,15 @@ pub(super) fn finish_all<F: Read + Write + Seek + Send>(
 
 fn unbuffered<F: Write>(out: BufWriter<F>) -> io::Result<F> {
     out.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// Hashes a VMDK, which goes on to the end of the file, unless that is known.
+fn hash_once(known: &SharedDigest, file: &mut (impl Read + Seek), start: u64) -> io::Result<(Digest, u64)> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    match *known {
+        Some(known) => Ok(known),
+        None => Ok(*known.insert(hash(file, start)?)),
+    }
 }
 
 /// The digest and the length of what a file holds from `start` on. Its first bytes were written

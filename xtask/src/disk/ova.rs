@@ -24,8 +24,10 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// For a disk of `capacity` bytes.
-    pub(super) fn new(options: &'a Options, capacity: u64) -> Frame<'a> {
-        Frame { name: &options.name, template: &options.template, capacity }
+    pub(super) fn new(options: &'a Options, capacity: u64) -> io::Result<Frame<'a>> {
+        let template = options.template.as_ref();
+        let template = template.ok_or_else(|| io::Error::other("there is no template of its OVF"))?;
+        Ok(Frame { name: &options.name, template, capacity })
     }
 
     /// Where the VMDK begins.

@@ -9,6 +9,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::blocks::{BLOCK, SECTOR};
+use super::encode::{LAST_BLOCK, Part};
 
 /// Sectors of a grain: VMware's size, and the only one that its products write.
 const GRAIN_SECTORS: u64 = BLOCK as u64 / SECTOR;
@@ -22,6 +23,8 @@ const DESCRIPTOR_SECTORS: u64 = 20;
 const FLAGS: u32 = 1 | 1 << 16 | 1 << 17;
 /// "See the footer", in place of the directory's sector.
 const AT_END: u64 = u64::MAX;
+/// Deflate with a window of 32 KiB, and a checksum at the end. Source: RFC 1950, 2.2.
+const ZLIB_HEADER: [u8; 2] = [0x78, 0x9c];
 /// Deflate, in the header's compression field.
 const DEFLATE: u16 = 1;
 
@@ -46,6 +49,7 @@ pub(super) struct Writer<W> {
     /// The table that is being filled: its place in the directory, and its entries.
     table: Option<(usize, Vec<u32>)>,
     directory: Vec<u32>,
+    /// What stands for the content: each grain's place, length and checksum.
     content: Sha256,
 }
 
@@ -66,8 +70,8 @@ impl<W: Write + Seek> Writer<W> {
         })
     }
 
-    /// Adds the grain with this number, which is higher than those before, as a zlib stream.
-    pub(super) fn add(&mut self, number: u64, zlib: &[u8]) -> io::Result<()> {
+    /// Adds the grain with this number, which is higher than those before.
+    pub(super) fn add(&mut self, number: u64, part: &Part) -> io::Result<()> {
         let (table, index) = (number as usize / TABLE_ENTRIES, number as usize % TABLE_ENTRIES);
         if self.table.as_ref().is_some_and(|(current, _)| *current != table) {
             self.end_table()?;
@@ -75,15 +79,19 @@ impl<W: Write + Seek> Writer<W> {
         let sector = self.sector_number()?;
         let (_, entries) = self.table.get_or_insert_with(|| (table, vec![0; TABLE_ENTRIES]));
         entries[index] = sector;
-        let mut head = [0; 12];
+        let zlib = ZLIB_HEADER.len() + part.deflated.len() + LAST_BLOCK.len() + 4;
+        let mut head = [0; 12 + ZLIB_HEADER.len()];
         head[..8].copy_from_slice(&(number * GRAIN_SECTORS).to_le_bytes());
-        head[8..].copy_from_slice(&(zlib.len() as u32).to_le_bytes());
-        // A zlib stream ends with a checksum of the plain bytes.
+        head[8..12].copy_from_slice(&(zlib as u32).to_le_bytes());
+        head[12..].copy_from_slice(&ZLIB_HEADER);
+        let adler = part.adler.to_be_bytes();
         self.content.update(head);
-        self.content.update(&zlib[zlib.len().saturating_sub(4)..]);
+        self.content.update(adler);
         self.out.write_all(&head)?;
-        self.out.write_all(zlib)?;
-        self.end_sectors((head.len() + zlib.len()) as u64)
+        self.out.write_all(&part.deflated)?;
+        self.out.write_all(&LAST_BLOCK)?;
+        self.out.write_all(&adler)?;
+        self.end_sectors(12 + zlib as u64)
     }
 
     /// Writes what comes last, and then the header and the descriptor. Gives the file's size, too.

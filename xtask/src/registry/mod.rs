@@ -63,7 +63,7 @@ impl Client {
     ) -> Result<Client, RegistryError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(WORKERS).enable_all().build().map_err(RegistryError::Runtime)?;
-        let transport = Transport::new(Auth::new(lookup), timing);
+        let transport = Transport::new(Auth::new(lookup), timing, progress.clone());
         Ok(Client { runtime, transport, plain_http, progress })
     }
 

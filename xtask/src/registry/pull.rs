@@ -70,7 +70,7 @@ pub(super) async fn raw_document(
         }
         match response.read(MAX_SIZE).await {
             Ok(body) => return check(&response, body, reference).map(Some),
-            Err(error) if error.is_transient() && retry.wait(None).await => {}
+            Err(error) if error.is_transient() && retry.wait(&error, None).await => {}
             Err(error) => return Err(error),
         }
     }
@@ -190,7 +190,7 @@ impl Download {
                         self.retry.reset();
                     }
                     self.broke_at = self.received;
-                    if !error.is_transient() || !self.retry.wait(None).await {
+                    if !error.is_transient() || !self.retry.wait(&error, None).await {
                         return Err(error);
                     }
                 }

@@ -3,6 +3,9 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
+use super::error::RegistryError;
+use crate::progress::Progress;
+
 /// Limits of waiting. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
@@ -34,23 +37,24 @@ impl Default for Timing {
 }
 
 /// The tries of one request that may fail and pass.
-#[derive(Debug)]
 pub(super) struct Retry {
     timing: Timing,
+    progress: Progress,
     failures: u32,
 }
 
 impl Retry {
-    pub(super) fn new(timing: Timing) -> Retry {
-        Retry { timing, failures: 0 }
+    pub(super) fn new(timing: Timing, progress: Progress) -> Retry {
+        Retry { timing, progress, failures: 0 }
     }
 
-    /// Waits before the next try; false when there is none.
-    pub(super) async fn wait(&mut self, retry_after: Option<Duration>) -> bool {
+    /// Waits before the next try, and says why; false when there is none.
+    pub(super) async fn wait(&mut self, why: &RegistryError, retry_after: Option<Duration>) -> bool {
         self.failures += 1;
         if self.failures >= self.timing.tries {
             return false;
         }
+        self.progress.line(format!("{why}; trying again, {} of {}", self.failures + 1, self.timing.tries));
         tokio::time::sleep(self.pause(retry_after, random())).await;
         true
     }
@@ -88,10 +92,11 @@ fn random() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Verbosity;
 
     #[test]
     fn pauses_double_and_are_bounded() {
-        let mut retry = Retry::new(Timing::default());
+        let mut retry = Retry::new(Timing::default(), Progress::new(Verbosity::Quiet));
         let pauses: Vec<u128> = (1..=4)
             .map(|failures| {
                 retry.failures = failures;

@@ -17,6 +17,7 @@ use super::http::{Http, Pulse, Traffic};
 use super::repository::Repository;
 use super::response::Response;
 use super::retry::{Retry, Timing};
+use crate::progress::Progress;
 
 /// As many redirects as reqwest and curl's users are used to.
 const MAX_REDIRECTS: usize = 10;
@@ -26,6 +27,7 @@ const MAX_REDIRECTS: usize = 10;
 pub(super) struct Transport {
     http: Http,
     auth: Arc<Auth>,
+    progress: Progress,
 }
 
 pub(super) struct Request<'a> {
@@ -52,13 +54,13 @@ pub(super) type Opener<'a> =
 pub(super) type BodyStream = Pin<Box<dyn Stream<Item = io::Result<Vec<u8>>> + Send>>;
 
 impl Transport {
-    pub(super) fn new(auth: Auth, timing: Timing) -> Transport {
-        Transport { http: Http::new(timing), auth: Arc::new(auth) }
+    pub(super) fn new(auth: Auth, timing: Timing, progress: Progress) -> Transport {
+        Transport { http: Http::new(timing), auth: Arc::new(auth), progress }
     }
 
     /// The same transport with a count of its own.
     pub(super) fn counted(&self) -> Transport {
-        Transport { http: self.http.counted(), auth: self.auth.clone() }
+        Transport { http: self.http.counted(), auth: self.auth.clone(), progress: self.progress.clone() }
     }
 
     pub(super) fn traffic(&self) -> &Traffic {
@@ -66,7 +68,7 @@ impl Transport {
     }
 
     pub(super) fn retry(&self) -> Retry {
-        Retry::new(self.http.timing())
+        Retry::new(self.http.timing(), self.progress.clone())
     }
 
     /// Sends a request until it is answered, or until there is no hope. An answer may still be a
@@ -82,7 +84,7 @@ impl Transport {
                 }
                 Err(error) => (error, None),
             };
-            if !error.is_transient() || !retry.wait(after).await {
+            if !error.is_transient() || !retry.wait(&error, after).await {
                 return Err(error);
             }
         }

@@ -174,7 +174,7 @@ impl<'a> Uploader<'a> {
                 Err(error) => content.take_failure().unwrap_or(error),
             };
             let lost = is_lost(&error);
-            if !(lost || error.is_transient()) || !retry.wait(None).await {
+            if !(lost || error.is_transient()) || !retry.wait(&error, None).await {
                 return Err(error);
             }
             outcome = match self.arrived(&session).await {

@@ -33,12 +33,20 @@ pub(crate) fn start(mut command: Command) -> Child {
     command.spawn().unwrap()
 }
 
-/// The processes of a session that still run.
+/// The processes of a session that still run, zombies aside.
+/// Source: proc_pid_stat(5): the state and the session are the fields 3 and 6.
 fn session(leader: u32) -> Vec<String> {
-    let output =
-        Command::new("ps").args(["-o", "stat=,pid=,args=", "-s", &leader.to_string()]).output().unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().filter(|line| !line.starts_with('Z')).map(str::to_owned).collect()
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        // One that has just ended has no file any more.
+        let Ok(stat) = fs::read_to_string(entry.unwrap().path().join("stat")) else { continue };
+        // The name, in parentheses, may have blanks.
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        if fields[0] != "Z" && fields[3] == leader.to_string() {
+            found.push(stat);
+        }
+    }
+    found
 }
 
 /// Sends a signal: the run has to say so, with exit code 130, and to leave no process.
@@ -51,7 +59,7 @@ pub(crate) fn interrupt(child: Child, signal: Signal) {
     assert_eq!(session(leader), [""; 0]);
 }
 
-fn names(dir: &std::path::Path) -> Vec<String> {
+pub(crate) fn names(dir: &std::path::Path) -> Vec<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 

@@ -8,6 +8,7 @@ mod disk;
 mod failures;
 mod harness;
 mod image;
+mod installed;
 mod interrupts;
 mod root;
 mod standin;

@@ -1,8 +1,10 @@
-//! `bench`: a push measured side by side with crane, on this machine.
+//! `bench`: measurements side by side with other tools, on this machine: of a push with crane here,
+//! of disks in `disk`.
 //!
-//! Both get what they need beforehand: the binary is built, the registry has an earlier image.
+//! For a push, both get what they need beforehand: the binary is built, the registry has an earlier image.
 //! Then both put the same files over the same base, and a proxy counts what passes.
 
+mod disk;
 mod project;
 mod proxy;
 mod registry;
@@ -24,7 +26,7 @@ use super::Session;
 use super::test::{CRANE, DOCKER_REGISTRY};
 use crate::build;
 use crate::exec::{self, Measured};
-use crate::flags::Bench;
+use crate::flags::{Bench, Benched};
 use crate::oci::Reference;
 use crate::preflight;
 
@@ -32,12 +34,27 @@ use crate::preflight;
 const MANY_LAYERS: Shape = Shape { layers: 128, layer_size: 4096 };
 /// A real base's size: 540 MB.
 const LARGE: Shape = Shape { layers: 5, layer_size: 108_000_000 };
+/// How often a push is measured when nothing is said.
+const PUSH_RUNS: usize = 5;
 /// What a registry on another continent takes to answer.
 const FAR: Duration = Duration::from_millis(40);
 
 pub(crate) fn run(flags: &Bench, session: &Session) -> Result<()> {
+    let table = match flags.what {
+        Benched::Push => pushes(flags, session)?,
+        Benched::Disk => disk::table(flags, session)?,
+    };
+    if let Some(path) = &flags.output {
+        let text = serde_json::to_string_pretty(&table)? + "\n";
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    session.print(&table, || table.text())
+}
+
+fn pushes(flags: &Bench, session: &Session) -> Result<Table> {
     session.ensure(&[build::GO, DOCKER_REGISTRY, CRANE])?;
-    let bench = Lab::new(session, flags.runs)?;
+    let runs = flags.runs.unwrap_or(PUSH_RUNS);
+    let bench = Lab::new(session, runs)?;
     let mut rows = bench.pushes()?;
     rows.push(bench.nothing_changed()?);
     rows.push(bench.one_of_two()?);
@@ -50,12 +67,7 @@ pub(crate) fn run(flags: &Bench, session: &Session) -> Result<()> {
     let sh = Shell::new()?;
     let crane = &bench.crane;
     let version = exec::read(cmd!(sh, "{crane} version"))?;
-    let table = Table { crane: format!("crane {}", version.trim()), runs: flags.runs, rows };
-    if let Some(path) = &flags.output {
-        let text = serde_json::to_string_pretty(&table)? + "\n";
-        fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
-    }
-    session.print(&table, || table.text())
+    Ok(Table { other: "crane", version: format!("crane {}", version.trim()), runs, rows })
 }
 
 /// Everything that the rows are measured with.
@@ -99,12 +111,12 @@ impl<'a> Lab<'a> {
             what,
             unit,
             ours: of(ours, value),
-            crane: Some(of(crane, value)),
+            other: Some(of(crane, value)),
             bar,
             met: false,
         };
         let judge = |row: Row, met: fn(f64, f64) -> bool| Row {
-            met: row.crane.is_some_and(|crane| met(row.ours, crane)),
+            met: row.other.is_some_and(|crane| met(row.ours, crane)),
             ..row
         };
         let requests = "requests: a changed app, 128 base layers";
@@ -184,7 +196,7 @@ impl<'a> Lab<'a> {
             what: "second dist: same digest, nothing written or sent",
             unit: Unit::Seconds,
             ours,
-            crane: None,
+            other: None,
             bar: "under 1 s",
             met: idle && ours < 1.0,
         })
@@ -208,7 +220,7 @@ impl<'a> Lab<'a> {
             what: "one app of two changed: layers with a new digest",
             unit: Unit::Count,
             ours: changed.len() as f64,
-            crane: None,
+            other: None,
             bar: "that app's only",
             met: changed == [self.project.app.as_str()],
         })
@@ -237,7 +249,7 @@ impl<'a> Lab<'a> {
             what: "two folders, umasks, time zones, locales: digests",
             unit: Unit::Count,
             ours: digests.len() as f64,
-            crane: None,
+            other: None,
             bar: "one",
             met: digests.len() == 1,
         })
@@ -265,7 +277,7 @@ impl<'a> Lab<'a> {
             what: "540 MB of base between two registries: peak memory",
             unit: Unit::Bytes,
             ours: cost.peak_memory as f64,
-            crane: Some(cranes_own.peak_memory as f64),
+            other: Some(cranes_own.peak_memory as f64),
             bar: "under 100 MB",
             met: cost.peak_memory < 100_000_000,
         })
@@ -284,7 +296,7 @@ fn cold_build(session: &Session) -> Result<Row> {
         what: "cargo build of this program from nothing",
         unit: Unit::Seconds,
         ours: cost.wall.as_secs_f64(),
-        crane: None,
+        other: None,
         bar: "under 240 s",
         met: cost.wall < Duration::from_secs(240),
     })

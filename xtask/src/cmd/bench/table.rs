@@ -6,8 +6,9 @@ use crate::progress::human_bytes;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
-    /// What the tool to compare with says its version is.
-    pub(super) crane: String,
+    /// What is compared with, and how it is called at the head of its column.
+    pub(super) other: &'static str,
+    pub(super) version: String,
     pub(super) runs: usize,
     pub(super) rows: Vec<Row>,
 }
@@ -18,8 +19,8 @@ pub(super) struct Row {
     pub(super) what: &'static str,
     pub(super) unit: Unit,
     pub(super) ours: f64,
-    /// Where crane does the same.
-    pub(super) crane: Option<f64>,
+    /// Where the other does the same.
+    pub(super) other: Option<f64>,
     pub(super) bar: &'static str,
     pub(super) met: bool,
 }
@@ -35,20 +36,20 @@ pub(super) enum Unit {
 impl Table {
     pub(super) fn text(&self) -> String {
         let mut lines = vec![
-            ["what", "ours", "crane", "bar", "met?"].map(str::to_owned),
+            ["what", "ours", self.other, "bar", "met?"].map(str::to_owned),
             ["----", "----", "-----", "---", "----"].map(str::to_owned),
         ];
         for row in &self.rows {
             let met = if row.met { "met" } else { "not met" };
-            let crane = row.crane.map_or("-".to_owned(), |crane| row.unit.show(crane));
-            lines.push([row.what.to_owned(), row.unit.show(row.ours), crane, row.bar.into(), met.into()]);
+            let other = row.other.map_or("-".to_owned(), |other| row.unit.show(other));
+            lines.push([row.what.to_owned(), row.unit.show(row.ours), other, row.bar.into(), met.into()]);
         }
         let widths: [usize; 5] =
             std::array::from_fn(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0));
-        let mut text = format!("{}, medians of {} runs\n\n", self.crane, self.runs);
-        for [what, ours, crane, bar, met] in &lines {
+        let mut text = format!("{}, medians of {} runs\n\n", self.version, self.runs);
+        for [what, ours, other, bar, met] in &lines {
             let [a, b, c, d, _] = widths;
-            text += &format!("{what:<a$}  {ours:>b$}  {crane:>c$}  {bar:<d$}  {met}\n");
+            text += &format!("{what:<a$}  {ours:>b$}  {other:>c$}  {bar:<d$}  {met}\n");
         }
         text
     }
@@ -81,12 +82,12 @@ mod tests {
 
     #[test]
     fn shows_what_is_met() {
-        let row = |what, unit, ours, crane, met| Row { what, unit, ours, crane, bar: "9 or fewer", met };
+        let row = |what, unit, ours, other, met| Row { what, unit, ours, other, bar: "9 or fewer", met };
         let rows = vec![
             row("requests", Unit::Count, median([9.0, 7.0, 8.0]), Some(142.0), true),
             row("time", Unit::Seconds, median([0.5, 1.5]), None, false),
         ];
-        let table = Table { crane: "crane 1".to_owned(), runs: 3, rows };
+        let table = Table { other: "crane", version: "crane 1".to_owned(), runs: 3, rows };
         insta::assert_snapshot!(table.text(), @"
         crane 1, medians of 3 runs
 

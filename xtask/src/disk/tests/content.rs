@@ -65,8 +65,7 @@ fn a_full_disk_ends_the_pass() {
                 let room = if format == full { room } else { u64::MAX };
                 Target { format, file: Full { file: tempfile::tempfile().unwrap(), room } }
             });
-            let scratch = || Ok(Full { file: tempfile::tempfile()?, room: u64::MAX });
-            let error = convert(&source, targets.into(), &options(USUAL), scratch, || ()).unwrap_err();
+            let error = convert(&source, targets.into(), &options(USUAL), || ()).unwrap_err();
             match error {
                 DiskError::Write { format, source } => {
                     assert_eq!((format, source.kind()), (full, io::ErrorKind::StorageFull));

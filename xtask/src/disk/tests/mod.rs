@@ -93,7 +93,7 @@ fn options(how: How) -> Options {
     Options {
         name: "os".parse().unwrap(),
         qcow2_compression: how.compression,
-        template: Template::parse(&template.unwrap()).unwrap(),
+        template: Some(Template::parse(&template.unwrap()).unwrap()),
         threads: how.threads,
     }
 }
@@ -132,7 +132,7 @@ fn convert_in(dir: &TempDir, formats: &[DiskFormat], how: How) -> Result<Vec<Dis
     let targets =
         formats.iter().map(|&format| Target { format, file: open(&dir.path().join(format.name())) });
     let source = File::open(dir.path().join("source")).unwrap();
-    convert(&source, targets.collect(), &options(how), tempfile::tempfile, || ())
+    convert(&source, targets.collect(), &options(how), || ())
 }
 
 /// Runs a program that has to be content, and gives what it writes.

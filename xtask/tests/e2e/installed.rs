@@ -1,0 +1,266 @@
+//! Disks of images: what is on them, that they are the same each time, and that they boot.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{Workspace, fingerprint, judge};
+use crate::interrupts::{interrupt, start, wait_until};
+use crate::root;
+
+/// An image with the apps, on the base of this repository's recipe, and disks of it.
+struct Made {
+    workspace: Workspace,
+    report: Value,
+}
+
+const DISKS: &str = "disk raw qcow2 --from oci:../image:os --size 2GiB --output ../disks";
+
+/// Made once for all tests. What it is made in is kept, as the base is.
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let base = root::base();
+        let workspace = Workspace::lasting(&root::kept_dir("debian-disk"));
+        let base = format!("oci:{}:{}", base.layout.dir.display(), base.tag);
+        workspace.ok(&format!("build --base {base} --to oci:../image:os"));
+        // One that another test has killed must not be taken for a good one.
+        let kept = workspace.path("target/xtask/raw");
+        if kept.exists() {
+            fs::remove_dir_all(kept).unwrap();
+        }
+        let report = workspace.json(DISKS);
+        Made { workspace, report }
+    })
+}
+
+impl Made {
+    fn path(&self, format: &str) -> PathBuf {
+        let path = self.workspace.path(&format!("../disks/os.{format}"));
+        assert!(path.is_file(), "{}", path.display());
+        path
+    }
+}
+
+#[test]
+fn a_disk_holds_the_image_and_two_boot_loaders() {
+    let made = made();
+    let raw = made.path("raw");
+    let size = fs::metadata(&raw).unwrap();
+    assert_eq!(size.len(), 2 << 30);
+    assert!(size.blocks() * 512 < 1 << 30, "it is sparse: {} blocks", size.blocks());
+
+    let table: Value = serde_json::from_str(&judge("sfdisk", &format!("--json {}", raw.display()))).unwrap();
+    let table = &table["partitiontable"];
+    assert_eq!(table["label"], "gpt");
+    let partitions: Vec<_> = table["partitions"].as_array().unwrap().iter().collect();
+    let shape: Vec<_> = partitions
+        .iter()
+        .map(|partition| {
+            let number = |key: &str| partition[key].as_u64().unwrap();
+            (partition["name"].as_str().unwrap(), number("start"), number("size"))
+        })
+        .collect();
+    assert_eq!(shape, [("bios", 2048, 2048), ("esp", 4096, 131_072), ("root", 135_168, 4_057_088)]);
+    judge("sfdisk", &format!("--verify {}", raw.display()));
+
+    // The root file system, with the image's deployment in it.
+    let root = format!("{}?offset={}", raw.display(), 135_168 * 512);
+    judge("e2fsck", &format!("-f -n {root}"));
+    let debugfs = |request: &str| {
+        let output = std::process::Command::new(crate::testing::program("debugfs"))
+            .args(["-R", request, &root])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listing = debugfs("ls -p /ostree/deploy/default/deploy");
+    let names: Vec<&str> = listing.lines().filter_map(|line| line.split('/').nth(5)).collect();
+    let deployment = names.iter().find(|name| name.ends_with(".0")).unwrap_or_else(|| panic!("{listing}"));
+    let deployment = format!("/ostree/deploy/default/deploy/{deployment}");
+    let app = debugfs(&format!("stat {deployment}/usr/bin/hello"));
+    assert!(app.contains("Type: regular") && app.contains("Mode:  0755"), "{app}");
+    assert!(debugfs(&format!("stat {deployment}")).contains("Flags: 0x80010"), "it is immutable");
+    let unit = debugfs(&format!("cat {deployment}/usr/lib/systemd/system/hello.service"));
+    let source = made.workspace.path("systemd/hello.service");
+    assert_eq!(unit, fs::read_to_string(source).unwrap());
+    assert!(debugfs(&format!("ls {deployment}/etc")).contains("machine-id"), "etc is there");
+    let entry = debugfs("cat /boot/loader/syslinux.cfg");
+    for argument in ["root=UUID=", " rw ", "console=tty0 console=ttyS0,115200n8", "ostree=/ostree/boot."] {
+        assert!(entry.contains(argument), "{argument} in {entry}");
+    }
+
+    // UEFI's boot loader, and a BIOS's.
+    let esp = judge("mdir", &format!("-b -i {}@@2M ::/EFI/BOOT", raw.display()));
+    assert!(esp.contains("/EFI/BOOT/BOOTX64.EFI"), "{esp}");
+    let mut sectors = [0; 512];
+    let file = File::open(&raw).unwrap();
+    file.read_exact_at(&mut sectors, 0).unwrap();
+    assert_eq!(sectors[0x5c..0x64], 2048u64.to_le_bytes(), "where core.img is");
+    assert_eq!(sectors[510..], [0x55, 0xaa]);
+    assert_eq!(sectors[446 + 4], 0xee, "the protective partition is still there");
+    file.read_exact_at(&mut sectors, 2048 * 512).unwrap();
+    assert_eq!(sectors[500..508], 2049u64.to_le_bytes(), "where the rest of core.img is");
+
+    judge("qemu-img", &format!("compare -f raw -F qcow2 {} {}", raw.display(), made.path("qcow2").display()));
+}
+
+#[test]
+fn the_same_image_is_the_same_disk() {
+    let made = made();
+    let digest = |report: &Value, number: usize| report["outputs"][number]["sha256"].clone();
+    let target = || fingerprint(&made.workspace.path("target/xtask"));
+    let (before, disks) = (target(), fingerprint(&made.workspace.path("../disks")));
+    assert_eq!(made.workspace.json(DISKS), made.report);
+    assert_eq!((target(), fingerprint(&made.workspace.path("../disks"))), (before, disks));
+
+    // In another place, from nothing.
+    let other = Workspace::new();
+    let image = made.workspace.path("../image");
+    let disk = |options: &str| {
+        other.json(&format!("disk raw --from oci:{}:os --output ../disks {options}", image.display()))
+    };
+    assert_eq!(digest(&disk("--size 2GiB"), 0), digest(&made.report, 0));
+    // Every option is another disk.
+    let larger = disk("--size 3GiB");
+    assert_eq!(larger["outputs"][0]["virtual_size"], 3u64 << 30);
+    assert_ne!(digest(&larger, 0), digest(&made.report, 0));
+    let kept = fs::read_dir(other.path("target/xtask/raw")).unwrap().count();
+    assert_eq!(kept, 2, "the disk that was made last, and the folder to mount at");
+}
+
+#[test]
+fn dist_makes_disks_once() {
+    let made = made();
+    let workspace = Workspace::new();
+    let settings = "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
+    workspace
+        .write("Cargo.toml", &format!("{settings}formats = [\"qcow2\", \"raw\"]\ndisk-size = \"2 GiB\"\n"));
+    let base = root::base();
+    let dist = format!("dist --base oci:{}:{}", base.layout.dir.display(), base.tag);
+    let report = workspace.json(&dist);
+    let disks = &report["disks"];
+    assert_eq!(disks.as_array().unwrap().len(), 2);
+    // Images of the same layers have the same config, whatever they are called.
+    assert_eq!(disks[0]["sha256"], made.report["outputs"][0]["sha256"]);
+    let dist_json: Value =
+        serde_json::from_slice(&fs::read(workspace.path("target/dist/dist.json")).unwrap()).unwrap();
+    assert_eq!(dist_json["disks"], *disks);
+    let before = fingerprint(&workspace.path("target"));
+    assert_eq!(workspace.json(&dist)["disks"], *disks);
+    assert_eq!(fingerprint(&workspace.path("target")), before);
+
+    // A disk that was touched is made again, and no other.
+    let qcow2 = workspace.path("target/dist/disk/debian-13-dev.qcow2");
+    fs::write(&qcow2, "damaged").unwrap();
+    assert_eq!(workspace.json(&dist)["disks"], *disks);
+    let after = fingerprint(&workspace.path("target/dist/disk"));
+    assert_ne!(after[&qcow2], before[&qcow2]);
+    let raw = workspace.path("target/dist/disk/debian-13-dev.raw");
+    assert_eq!(after[&raw], before[&raw]);
+}
+
+#[test]
+fn scripts_are_sound() {
+    let workspace = Workspace::new();
+    judge("shellcheck", workspace.path("configs/builder/ostree.sh").to_str().unwrap());
+    judge("shellcheck", &format!("--shell=sh {}/src/vm/checks.sh", env!("CARGO_MANIFEST_DIR")));
+}
+
+#[test]
+fn what_cannot_be_a_disk_is_told() {
+    let workspace = Workspace::with_good_image();
+    let error = workspace.failure("disk qcow2 --from oci:../out:t");
+    insta::assert_snapshot!(error, @"
+    error: oci:../out:t does not say that it can install itself: it has no label bootc-testboot.builder
+    hint: an image of debian-13 installs itself; others are installed by 'bootc install to-disk', and '--from FILE.raw' takes what comes of it
+    ");
+    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
+    insta::assert_snapshot!(error, @"
+    error: making a disk of t: the image cannot install itself: it has no debugfs, find, grub-mkimage, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln
+    hint: an image of debian-13 can; '--builder' names another way, where there is one
+    ");
+    let dist = workspace.path("target/dist/disk");
+    assert!(!dist.exists());
+
+    let settings = "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
+    workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow2\"]\n"));
+    let run = workspace.run("dist --base oci:../standin:t --json");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["disks"], serde_json::json!([]));
+    assert!(run.stderr.contains("warning: there are no disks: "), "{}", run.stderr);
+    workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
+    assert!(workspace.failure("dist --base oci:../standin:t").contains("`qcow` is not a disk format"));
+    workspace.write("Cargo.toml", settings);
+
+    workspace.write("configs/builder/config.toml", "[[customizations.user]]\nname = \"devops\"\n");
+    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
+    assert!(error.contains("unknown field `user`"), "{error}");
+}
+
+#[test]
+fn a_run_that_is_ended_leaves_no_mount() {
+    let made = made();
+    let workspace = Workspace::new();
+    let image = made.workspace.path("../image");
+    let command = || {
+        workspace
+            .command(&format!("disk raw --from oci:{}:os --size 2GiB --output ../disks", image.display()))
+    };
+    let kept = workspace.path("target/xtask/raw");
+    let unfinished = kept.join(".unfinished.raw");
+    let is_at_work = || kept.join(".root").exists();
+    let has_written = || fs::metadata(&unfinished).is_ok_and(|disk| disk.blocks() > 0);
+    let check = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(kept.to_str().unwrap()), "{mounts}");
+        assert_eq!(fs::read_dir(kept.join(".root")).unwrap().count(), 0);
+        assert!(!workspace.path("../disks").join("os.raw").exists());
+    };
+    // While the image goes in, and while the file system is made.
+    for moment in [&is_at_work as &dyn Fn() -> bool, &has_written] {
+        let child = start(command());
+        wait_until("its work", moment);
+        interrupt(child, Signal::INT);
+        check();
+        assert!(!unfinished.exists());
+    }
+    let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("its work", is_at_work);
+    kill(&mut child);
+    // What it had started ends when nobody feeds it any more.
+    thread::sleep(Duration::from_millis(500));
+    check();
+    let made_now =
+        workspace.json(&format!("disk raw --from oci:{}:os --size 2GiB --output ../disks", image.display()));
+    assert_eq!(made_now["outputs"][0]["sha256"], made.report["outputs"][0]["sha256"]);
+}
+
+fn kill(child: &mut Child) {
+    kill_process(Pid::from_child(child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+}
+
+/// It takes one to four minutes where the processor does not help.
+#[test]
+fn a_disk_boots_and_is_content() {
+    let made = made();
+    let qcow2 = made.path("qcow2");
+    let before = fingerprint(&made.workspace.path("../disks"));
+    let report = made.workspace.json(&format!("vm test {}", qcow2.display()));
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(report["firmware"], "uefi");
+    let checks = report["checks"].as_array().unwrap();
+    for name in ["state", "failed units", "/usr", "kernel settings", "GET /health"] {
+        assert!(checks.iter().any(|check| check["name"] == name), "{name} in {report}");
+    }
+    assert_eq!(fingerprint(&made.workspace.path("../disks")), before, "the disk is as it was");
+}
