@@ -481,11 +481,11 @@ mod tests {
         // One that wants no more is content, and one that fails says why.
         assert_eq!(feed(cmd!(sh, "head -c 1"), much, |_| ()).unwrap(), b"x");
         let error = feed(cmd!(sh, "sh -c 'echo no >&2; exit 3'"), much, |_| ()).unwrap_err().to_string();
-        assert_eq!(error, "`sh -c 'echo no >&2; exit 3'` failed (exit status: 3)\n    no");
+        assert_eq!(error, "`sh -c \"echo no >&2; exit 3\"` failed (exit status: 3)\n    no");
         // One that could take what it got for all is ended.
         let short = |_: &mut dyn io::Write| Err(io::Error::other("damaged"));
         let error = anyhow::Error::from(feed(cmd!(sh, "sh -c 'cat; sleep 20'"), short, |_| ()).unwrap_err());
-        assert_eq!(format!("{error:#}"), "making what `sh -c 'cat; sleep 20'` reads: damaged");
+        assert_eq!(format!("{error:#}"), "making what `sh -c \"cat; sleep 20\"` reads: damaged");
     }
 
     #[test]
