@@ -12,6 +12,7 @@ use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::Qcow2Compression;
 use crate::flags::{Compose, Deliver, Dist};
+use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
 use crate::progress::human_bytes;
 use crate::registry::Client;
@@ -50,7 +51,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let lasting = Report { image: &report.lasting(), disks: made_disks };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
-    let disks = disks?;
+    let disks = disks.hint("'--no-disks' leaves the disks out")?;
     pushed?;
 
     let report = Report { image: &report, disks: &disks };

@@ -11,9 +11,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{Workspace, fingerprint, judge};
+use crate::harness::{Workspace, fingerprint, judge, skopeo_push};
 use crate::interrupts::{interrupt, start, wait_until};
 use crate::root;
+use crate::testing::Registry;
 
 /// An image with the apps, on the base of this repository's recipe, and disks of it.
 struct Made {
@@ -134,6 +135,22 @@ fn the_same_image_is_the_same_disk() {
     assert_ne!(digest(&larger, 0), digest(&made.report, 0));
     let kept = fs::read_dir(other.path("target/xtask/raw")).unwrap().count();
     assert_eq!(kept, 2, "the disk that was made last, and the folder to mount at");
+}
+
+#[test]
+fn an_image_in_a_registry_is_fetched() {
+    let made = made();
+    let workspace = Workspace::new();
+    let registry = Registry::docker();
+    let image = format!("{}/me/os:v1", registry.address());
+    skopeo_push(&format!("oci:{}:os", made.workspace.path("../image").display()), &image, "");
+    let disk = || workspace.json(&format!("disk raw --from {image} --size 2GiB --output ../disks"));
+    let report = disk();
+    assert_eq!(report["outputs"][0]["path"], "../disks/os-v1.raw");
+    assert_eq!(report["outputs"][0]["sha256"], made.report["outputs"][0]["sha256"]);
+    let before = fingerprint(&workspace.path("target"));
+    assert_eq!(disk(), report);
+    assert_eq!(fingerprint(&workspace.path("target")), before);
 }
 
 #[test]
