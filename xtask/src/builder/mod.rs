@@ -1,6 +1,6 @@
 //! An image -> one raw disk that boots it.
 //!
-//! A disk is made once for an image and the options that it is made with, and kept.
+//! A disk is made once for an image and the options that it is made with, and kept until the next.
 
 mod grub;
 mod image;
@@ -186,17 +186,12 @@ fn make(order: &Order<'_>, job: &Job, path: &Path, progress: &Progress) -> Resul
     name().with_context(writing)
 }
 
-/// Removes the disks of this name that were made of something else.
+/// Removes the disks that were made before: each takes as much room as its image.
 fn forget_others(order: &Order<'_>, path: &Path) -> Result<()> {
     let listing = || format!("listing {}", order.kept.display());
-    let is_of_this = |file: &str| {
-        let key = file.strip_prefix(&format!("{}-", order.name))?.strip_suffix(".raw")?;
-        Some(key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
     for entry in fs::read_dir(order.kept).with_context(listing)? {
         let other = entry.with_context(listing)?.path();
-        let name = other.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if other != path && is_of_this(&name) == Some(true) {
+        if other != path && other.extension().is_some_and(|ending| ending == "raw") {
             fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
         }
     }
