@@ -25,6 +25,16 @@ const MMDEBSTRAP: &[&str] = &[
     "--customize-hook=rm $1/etc/systemd/system/chronyd.service $1/etc/systemd/system/*/chrony.service",
     "--customize-hook=rm -r $1/var/log/apt && find $1/boot -mindepth 1 -delete",
     "--customize-hook=find $1/var/cache $1/var/log -type f -delete",
+    // What Debian keeps there is here as tmpfiles.d has it; its accounts are of fixed ids.
+    "--skip=cleanup/apt",
+    "--customize-hook=find $1/var -xdev -type f -delete",
+    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):.*/g \1 \2/p' etc/group >usr/lib/sysusers.d/standin.conf"#,
+    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):\([0-9]*\):.*/u \1 \2:\3/p' etc/passwd >>usr/lib/sysusers.d/standin.conf"#,
+    // As the real ones: a link that an engine mounts over, what a build says of itself, a policy.
+    "--customize-hook=ln -sf ../run/systemd/resolve/stub-resolv.conf $1/etc/resolv.conf",
+    "--customize-hook=mkdir -p $1/var/roothome/buildinfo $1/etc/selinux/targeted/active",
+    "--customize-hook=echo {} | tee $1/var/roothome/buildinfo/labels.json >$1/var/roothome/buildinfo/content-sets.json",
+    "--customize-hook=echo policy >$1/etc/selinux/targeted/active/policy.kern",
     "trixie",
 ];
 
