@@ -6,9 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{INDEX, Layout, MANIFEST, REF_NAME, Workspace, host_architecture, sha256, skopeo_push};
+use crate::harness::{
+    INDEX, Layout, MANIFEST, REF_NAME, Workspace, host_architecture, judge, sha256, skopeo_push,
+};
 use crate::testing::{Registry, program};
 
 /// How it is made: when this changes, so does the name under which it is kept.
@@ -57,6 +59,13 @@ impl Upstream {
         let registry = Registry::docker();
         let name = format!("{}/bootc/standin", registry.address());
         Upstream { registry, name }
+    }
+
+    /// The descriptors of a tag's layers, as the registry has them.
+    pub(crate) fn layers(&self, tag: &str) -> Vec<Value> {
+        let manifest: Value =
+            serde_json::from_str(&judge("crane", &format!("manifest {}:{tag}", self.name))).unwrap();
+        manifest["layers"].as_array().unwrap().clone()
     }
 }
 
