@@ -54,7 +54,12 @@ impl Delivery<'_> {
                 continue;
             }
             match (&base.home, base_layers) {
-                (Home::Layout(from), BaseLayers::Fetch) => note(layer, store.adopt(from, layer)?),
+                (Home::Layout(from), BaseLayers::Fetch) => match from.layers_reference()? {
+                    Some(reference) if !from.has(layer)? => {
+                        note(layer, self.fetch(store, &reference, layer)?);
+                    }
+                    Some(_) | None => note(layer, store.adopt(from, layer)?),
+                },
                 (Home::Layout(from), BaseLayers::AtHand) if from.has(layer)? => {
                     note(layer, store.adopt(from, layer)?);
                 }
@@ -94,16 +99,14 @@ impl Delivery<'_> {
             descriptor: descriptor.clone(),
             source: BlobSource::Bytes(blob),
         });
-        let of_base = composition.base_layers().into_iter().map(|descriptor| PushBlob {
-            descriptor: descriptor.clone(),
-            source: match &base.home {
-                Home::Layout(store) => BlobSource::File(Box::new(move || {
-                    let file = store.open_blob(descriptor).map_err(hint::into_io)?;
-                    Ok(Box::new(file) as Box<dyn Read + Send>)
-                })),
+        let of_base = composition.base_layers().into_iter().map(|descriptor| {
+            let source = match &base.home {
+                Home::Layout(store) => layout_source(store, descriptor)?,
                 Home::Registry(reference) => BlobSource::Registry(reference.clone()),
-            },
+            };
+            Ok(PushBlob { descriptor: descriptor.clone(), source })
         });
+        let of_base = of_base.collect::<Result<Vec<_>>>()?;
         self.registry.push(&Push {
             target: target.clone(),
             manifests: composition
@@ -111,7 +114,20 @@ impl Delivery<'_> {
                 .into_iter()
                 .map(|(descriptor, blob)| (descriptor, blob.clone()))
                 .collect(),
-            blobs: of_base.chain(ours).collect(),
+            blobs: of_base.into_iter().chain(ours).collect(),
         })
     }
+}
+
+/// A blob of an image in a layout: from there, or from the registry that the layout says has it.
+pub(crate) fn layout_source<'a>(store: &'a Store, descriptor: &'a Descriptor) -> Result<BlobSource<'a>> {
+    if !store.has(descriptor)?
+        && let Some(reference) = store.layers_reference()?
+    {
+        return Ok(BlobSource::Registry(reference));
+    }
+    Ok(BlobSource::File(Box::new(move || {
+        let file = store.open_blob(descriptor).map_err(hint::into_io)?;
+        Ok(Box::new(file) as Box<dyn Read + Send>)
+    })))
 }

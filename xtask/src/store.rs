@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::hint::{WithHint, hinted};
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
-use crate::oci::{Descriptor, Digest, Manifest, Verified};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Verified};
 
 /// Names an image in `index.json`. Source: image-spec, annotations.md.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -347,6 +347,13 @@ impl Store {
         let reference =
             entries(&index).into_iter().find_map(|entry| entry.get("annotations")?.get(LAYERS_IN)?.as_str());
         Ok(reference.map(str::to_owned))
+    }
+
+    /// Where the layers are that are not here, as a reference that they can be asked for by.
+    pub(crate) fn layers_reference(&self) -> Result<Option<Reference>> {
+        // Behind a tag, the digest of what it named stands in brackets.
+        let place = self.layers_in()?.filter(|place| place.contains('/'));
+        Ok(place.and_then(|place| place.split(' ').next().and_then(|name| name.parse().ok())))
     }
 
     fn blob_path(&self, digest: Digest) -> PathBuf {

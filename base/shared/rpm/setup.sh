@@ -20,9 +20,24 @@ make_users() {
 		file=$(echo "$file"/usr/lib/sysusers.d/10-testboot*.conf)
 		systemd-sysusers "$file"
 		awk '$1 == "u" { print $2, $3 }' "$file" | while read -r user id; do
-			[ "$(id -u "$user")" = "$id" ] || fail "the id of $user is not $id"
+			[ "$(id -u "$user"):$(id -g "$user")" = "$id:$id" ] || fail "the ids of $user are not $id"
 		done
 	done
+}
+
+accounts() {
+	getent passwd | sed 's/^\([^:]*\):.*/u \1/'
+	getent group | sed 's/^\([^:]*\):.*/g \1/'
+}
+
+# A host keeps its own /etc/passwd, so a later image's users come to it by sysusers.d alone. A line
+# for a user is one for its group too.
+check_accounts() {
+	accounts | grep -vxFf /tmp/accounts | while read -r kind name; do
+		grep -qsE "^(u!?|$kind)[[:space:]]+${name}[[:space:]]" /usr/lib/sysusers.d/*.conf "$rpm"/rootfs/usr/lib/sysusers.d/*.conf ||
+			fail "a package has made $name ($kind), which no sysusers.d file has: give it an id in rpm/rootfs/usr/lib/sysusers.d"
+	done
+	rm /tmp/accounts
 }
 
 install_packages() {
@@ -74,7 +89,13 @@ enable_services() {
 # -P writes it into the policy, which the host loads; -N, because there is none to reload here.
 # Without it, nginx may not connect to the apps behind it.
 configure_selinux() {
+	store=/etc/selinux/targeted
+	# It renames a folder of the store, and overlayfs renames none that is in a lower layer.
+	cp -a $store $store.new
+	rm -rf $store
+	mv $store.new $store
 	setsebool -P -N httpd_can_network_connect=1
+	grep -qx httpd_can_network_connect=1 $store/active/booleans.local || fail "setsebool has set nothing"
 }
 
 configure_firewall() {
@@ -88,16 +109,21 @@ configure_firewall() {
 # What only the installation needed, or what tells of the machine that made the image.
 clean() {
 	dnf clean all
-	rm -rf /var/lib/dnf /var/log/dnf* /var/log/hawkey* /var/log/rhsm
+	rm -rf /var/lib/dnf /var/lib/rhsm /var/log/dnf* /var/log/hawkey* /var/log/rhsm
+	# What CentOS's own build says of itself.
+	rm -rf /var/roothome/buildinfo
 	rm -f /etc/.pwd.lock /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow-
 	find /var/cache /tmp -mindepth 1 -delete
-	# The engine's own mounts stay.
-	find /run -mindepth 1 -maxdepth 1 ! -path "$shared" ! -name secrets ! -name .containerenv -exec rm -rf {} +
+	# The engine's own mounts stay: resolv.conf is one of them where /etc/resolv.conf is a link.
+	find /run -xdev -depth -mindepth 1 ! -path "$shared" ! -path "$shared/*" ! -path '/run/secrets*' \
+		! -name .containerenv ! -path /run/systemd ! -path '/run/systemd/resolve*' -delete
 }
 
 # A host unpacks /var at its installation only, and what packages need there later has to be
-# declared. bootc's lint wants a line for every folder.
+# declared. bootc's lint wants a line for every folder, and refuses files.
 declare_var() {
+	files=$(find /var -xdev -type f)
+	[ -z "$files" ] || fail "files in /var, which no upgrade brings to a host: $files"
 	awk '$1 ~ /^[dDvqQL]/ { sub(/\/$/, "", $2); print $2 }' /usr/lib/tmpfiles.d/*.conf >/tmp/declared
 	{
 		echo "# Made from the packages' /var."
@@ -114,7 +140,9 @@ declare_var() {
 }
 
 make_users
+accounts >/tmp/accounts
 install_packages "$@"
+check_accounts
 install_files
 include_chrony
 enable_services

@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::engine::{Build, Engine};
-use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, is_there};
+use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_there};
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node};
-use crate::oci::{Base, Digest, ImageName, Platform, Reference, Timestamp};
+use crate::oci::{
+    Base, Compression, Descriptor, DiffId, Digest, Document, ImageName, Layer, LayerWriter, MediaType,
+    Platform, Reference, Timestamp,
+};
 use crate::preflight::Need;
 use crate::progress::{Progress, human_bytes};
 use crate::registry::Client;
@@ -23,7 +27,7 @@ use crate::workspace::distro::{CONTAINERFILE, DISTRO_TOML, Upstream};
 /// What every distro may take files from, beside its own folder.
 const SHARED: &str = "base/shared";
 /// Changes when the code below makes something else of the same inputs.
-const PROCESS: &str = "1";
+const PROCESS: &str = "2";
 
 /// Where, in the layout, the engine writes before anything is verified.
 const EXPORT: &str = ".export";
@@ -98,7 +102,8 @@ pub(crate) fn ensure(
     };
     engine.build(&build, |line| step.at(format!("{doing}: {line}"))).context(doing.clone())?;
     step.at(format!("{doing}: reading it back"));
-    let size = read_back(engine, &build.image, &store, dir, &tag, registry)?;
+    let exported = Exported { engine, image: &build.image, upstream: &resolved, dir, tag: &tag };
+    let size = exported.read_back(&store, registry)?;
     store.keep_only(&tag)?;
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
@@ -132,14 +137,17 @@ pub(crate) fn ask(tag: &Reference, registry: &Client) -> Result<Digest> {
 }
 
 impl Resolved {
+    fn by_digest(&self) -> Reference {
+        let (host, repository) = (self.name.registry().to_owned(), self.name.repository().to_owned());
+        Reference::with_digest(host, repository, self.digest.to_string())
+    }
+
     /// Asks for an image that was written down some time ago: registries remove old ones.
     fn check_is_there(&self, distro: &Distro, registry: &Client) -> Result<()> {
         if self.origin == Origin::Asked {
             return Ok(());
         }
-        let Resolved { name, digest, .. } = self;
-        let (host, repository) = (name.registry().to_owned(), name.repository().to_owned());
-        let pinned = Reference::with_digest(host, repository, digest.to_string());
+        let pinned = self.by_digest();
         match registry.document(&pinned).with_context(|| format!("asking for {pinned}"))? {
             Some(_) => Ok(()),
             None => Err(anyhow!("{pinned} is gone from its registry"))
@@ -177,45 +185,84 @@ fn inputs(order: &Order<'_>, labels: &BTreeMap<&'static str, String>) -> Result<
     Ok(Digest::of(&serde_json::to_vec(&(PROCESS, labels, files, created))?))
 }
 
-/// Takes the engine's image over into `store`, once it has shown itself to be one that can be
-/// built on; gives the size of its layers.
-fn read_back(
+/// An image in an engine's store, and where it goes.
+struct Exported<'a> {
     engine: Engine,
-    image: &str,
-    store: &Store,
-    dir: &Path,
-    tag: &str,
-    registry: &Client,
-) -> Result<u64> {
-    // Inside the layout, so that blobs are linked and not copied, and so that its lock is ours: what
-    // is there already is a killed run's.
-    let left = dir.join(EXPORT);
-    if left.exists() {
-        fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
+    image: &'a str,
+    upstream: &'a Resolved,
+    dir: &'a Path,
+    tag: &'a str,
+}
+
+impl Exported<'_> {
+    /// Takes the engine's image over into `store`, once it has shown itself to be one that can be
+    /// built on; gives the size of its layers. The upstream's own stay in their registry.
+    fn read_back(&self, store: &Store, registry: &Client) -> Result<u64> {
+        let Exported { engine, image, upstream, dir, tag } = self;
+        // Inside the layout, so that its lock is ours: what is there already is a killed run's.
+        let left = dir.join(EXPORT);
+        if left.exists() {
+            fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
+        }
+        let exported = tempfile::Builder::new()
+            .prefix(EXPORT)
+            .rand_bytes(0)
+            .tempdir_in(dir)
+            .with_context(|| format!("making {}", left.display()))?;
+        engine.export(image, exported.path(), tag)?;
+        engine.forget(image)?;
+        let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some((*tag).to_owned()) };
+        let source = Source::open(&name, registry)?;
+        let from = Store::open(exported.path())?;
+        let manifest = source.manifest(Platform::host(), registry)?;
+        let config = source.config(&manifest.config, registry)?;
+        let config_descriptor = manifest.config.clone();
+        let hint = "the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does";
+        let base = Base::new(manifest, config, Platform::host()).hint(hint)?;
+
+        let reference = upstream.by_digest();
+        let (descriptors, diff_ids) =
+            layers_of(&reference, registry).with_context(|| format!("reading {reference}"))?;
+        let shared = graft::shared_layers(&base.diff_ids, &diff_ids).hint(hint)?;
+        let ours = base.layers().iter().skip(shared).map(|layer| recompress(&from, store, layer));
+        let ours = ours.collect::<Result<Vec<_>>>()?;
+        let manifest = graft::graft(&base, (&descriptors, &diff_ids), &ours)?;
+        let document = Document::parse(manifest, None)?;
+
+        store.adopt(&from, &config_descriptor)?;
+        store.put(&document.descriptor(), document.blob())?;
+        store.tag(tag, &document, &Completeness::LayersIn(reference.to_string()))?;
+        fs::remove_dir_all(exported.path())
+            .with_context(|| format!("removing {}", exported.path().display()))?;
+        let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
+        Ok(sizes.map(|layer| layer.size).sum())
     }
-    let exported = tempfile::Builder::new()
-        .prefix(EXPORT)
-        .rand_bytes(0)
-        .tempdir_in(dir)
-        .with_context(|| format!("making {}", left.display()))?;
-    engine.export(image, exported.path(), tag)?;
-    engine.forget(image)?;
-    let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some(tag.to_owned()) };
-    let source = Source::open(&name, registry)?;
-    let from = Store::open(exported.path())?;
+}
+
+/// An image's layers as its registry names them, and what is in them.
+fn layers_of(reference: &Reference, registry: &Client) -> Result<(Vec<Descriptor>, Vec<DiffId>)> {
+    let source = Source::open(&ImageName::Registry(reference.clone()), registry)?;
     let manifest = source.manifest(Platform::host(), registry)?;
     let config = source.config(&manifest.config, registry)?;
-    let Base { manifest, .. } = Base::new(manifest, config, Platform::host())
-        .hint("the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does")?;
-    for blob in manifest.layers.iter().chain([&manifest.config]) {
-        store.adopt(&from, blob)?;
-    }
-    let descriptor = source.document.descriptor();
-    if descriptor.digest != manifest.blob.digest() {
-        bail!("the engine made an index of {image}, where an image was expected");
-    }
-    store.put(&descriptor, source.document.blob())?;
-    store.tag(tag, &source.document, &Completeness::Whole)?;
-    fs::remove_dir_all(exported.path()).with_context(|| format!("removing {}", exported.path().display()))?;
-    Ok(manifest.layers.iter().map(|layer| layer.size).sum())
+    let config: oci_spec::image::ImageConfiguration =
+        serde_json::from_slice(config.bytes()).context("reading the config")?;
+    let diff_ids = config.rootfs().diff_ids().iter().map(|text| Ok(DiffId(text.parse()?)));
+    Ok((manifest.layers, diff_ids.collect::<Result<_>>()?))
+}
+
+/// Writes a layer of the engine's with our own compressor, whose bytes depend on the tar alone.
+fn recompress(from: &Store, store: &Store, layer: &Descriptor) -> Result<Layer> {
+    let packed = BufReader::new(from.open_blob(layer)?);
+    let mut tar: Box<dyn Read> = match &layer.media_type {
+        MediaType::ImageLayer => Box::new(packed),
+        MediaType::ImageLayerGzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+        MediaType::ImageLayerZstd => Box::new(zstd::Decoder::with_buffer(packed)?),
+        other => bail!("the engine made a layer of type {other}"),
+    };
+    store.put_new(|out| {
+        let mut writer = LayerWriter::new(Compression::Gzip, out)?;
+        io::copy(&mut tar, &mut writer).with_context(|| format!("unpacking {}", layer.digest))?;
+        let (layer, _) = writer.finish("base")?;
+        Ok((layer.descriptor().clone(), layer))
+    })
 }

@@ -135,6 +135,8 @@ impl Engine {
             .arg("--file")
             .arg(containerfile)
             .arg(".")
+            // Newer ones read it themselves, and refuse it beside --timestamp.
+            .env_remove("SOURCE_DATE_EPOCH")
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod advice;
 pub(crate) mod container;
 pub(crate) mod debian;
 pub(crate) mod engine;
+mod graft;
 pub(crate) mod pin;
 
 use std::collections::BTreeMap;
@@ -60,7 +61,7 @@ pub(crate) fn resolve(name: &ImageName, platforms: &[Platform], registry: &Clien
     Ok(ResolvedBase { reference, digest: source.document.blob().digest(), images, home: source.home })
 }
 
-/// Whether the layout has the image, with its layer.
+/// Whether the layout has the image, with the layers that were made here.
 fn is_there(dir: &Path, tag: &str) -> Result<bool> {
     if !dir.join("index.json").exists() {
         return Ok(false);
@@ -71,7 +72,12 @@ fn is_there(dir: &Path, tag: &str) -> Result<bool> {
     }
     match store.document(Some(tag))? {
         Document::Manifest(manifest) => {
-            let mut blobs = manifest.layers.iter().chain([&manifest.config]);
+            // An upstream's layers stay in its registry; the last one is always ours.
+            let layers = match store.layers_in()? {
+                None => &manifest.layers[..],
+                Some(_) => &manifest.layers[manifest.layers.len().saturating_sub(1)..],
+            };
+            let mut blobs = layers.iter().chain([&manifest.config]);
             blobs.try_fold(true, |all, blob| Ok(all && store.has(blob)?))
         }
         Document::Index(_) => Ok(false),

@@ -10,13 +10,14 @@ use super::Session;
 use crate::base::advice::{self, Named, advise};
 use crate::base::container::{self, Order};
 use crate::base::{Freshness, ResolvedBase, debian, pin};
+use crate::deliver::layout_source;
 use crate::flags::MakeBase;
 use crate::hint::WithHint;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Descriptor, Document, ImageName, Manifest, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::progress::human_bytes;
-use crate::registry::{BlobSource, Client, Push, PushBlob};
+use crate::registry::{Client, Push, PushBlob};
 use crate::report::PushReport;
 use crate::store::{self, Store};
 use crate::workspace::distro::{DISTRO_TOML, Stage};
@@ -177,18 +178,16 @@ fn push(
     let dated = format!("{tag}-{}", day.day().format("%Y%m%d"));
     let send = |tag: String| -> Result<PushReport> {
         let target = repository.tagged(&tag);
-        let blob = |descriptor: &Descriptor| {
-            let descriptor = descriptor.clone();
-            let named = descriptor.clone();
-            let open = move || -> std::io::Result<Box<dyn std::io::Read + Send>> {
-                Ok(Box::new(base.open_blob(&named).map_err(std::io::Error::other)?))
-            };
-            PushBlob { descriptor, source: BlobSource::File(Box::new(open)) }
+        let blob = |descriptor| -> Result<PushBlob<'_>> {
+            Ok(PushBlob {
+                descriptor: Descriptor::clone(descriptor),
+                source: layout_source(base, descriptor)?,
+            })
         };
         let pushed = registry.push(&Push {
             target: target.clone(),
             manifests: vec![(document.descriptor(), document.blob().clone())],
-            blobs: manifest.layers.iter().chain([&manifest.config]).map(blob).collect(),
+            blobs: manifest.layers.iter().chain([&manifest.config]).map(blob).collect::<Result<_>>()?,
         })?;
         session.progress.line(match pushed.unchanged {
             true => format!("{target} is already {}", pushed.digest),

@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, skopeo_push};
 use crate::standin::{Upstream, set_up_engine};
-use crate::testing::program;
+use crate::testing::{Registry, program};
 
 impl Workspace {
     /// Runs `base`, with the test's own store of images.
@@ -97,7 +97,10 @@ fn every_containerfile_makes_the_same_base() {
         assert_eq!(*base.label("org.opencontainers.image.title"), distro["title"]);
         assert_eq!(*base.label("org.opencontainers.image.version"), name.split_once('-').unwrap().1);
         assert_eq!(*base.label("org.opencontainers.image.base.name"), format!("{}:t", upstream.name));
-        assert_eq!(base.manifest["layers"].as_array().unwrap().len(), 3);
+        // The upstream's layers are the very same, and stay where they are.
+        let layers = base.manifest["layers"].as_array().unwrap();
+        assert_eq!((layers.len(), &layers[..2]), (3, upstream.layers("t").as_slice()));
+        assert!(!base.layout.blob_path(layers[0]["digest"].as_str().unwrap()).exists());
 
         let top = base.top();
         check_tuning(&workspace, &top);
@@ -184,7 +187,9 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
             );
         }
     }
-    assert!(text("etc/passwd").contains("\nnginx:x:110:110:"), "{}", text("etc/passwd"));
+    for user in ["\nnginx:x:110:110:", "\ntcpdump:x:72:72:", "\ndhcpcd:x:114:114:"] {
+        assert!(text("etc/passwd").contains(user), "{}", text("etc/passwd"));
+    }
     let tmpfiles = text("usr/lib/tmpfiles.d/zz-testboot-var.conf");
     assert!(tmpfiles.contains("\nd /var/lib/nginx/tmp 0770 nginx nginx -\n"), "{tmpfiles}");
     let left: Vec<_> = top
@@ -192,7 +197,9 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
         // What only says that something of the upstream's is gone.
         .filter(|path| !path.contains("/.wh."))
         .filter(|path| {
-            ["run/", "tmp/", "var/cache/", "var/lib/dnf"].iter().any(|start| path.starts_with(start))
+            ["run/", "tmp/", "var/cache/", "var/lib/dnf", "var/lib/rhsm"].iter().any(|start| path.starts_with(start))
+                // What the engine mounts resolv.conf over.
+                && !path.starts_with("run/systemd")
                 || path.starts_with("var/log/") && !path.starts_with("var/log/nginx")
                 || path.ends_with('-')
         })
@@ -322,6 +329,10 @@ fn a_base_is_pushed_under_its_day_and_its_name() {
         serde_json::from_str(&run.stdout).unwrap()
     };
     let report = run();
+    // Within the upstream's registry, its layers are mounted: ours and the config are sent.
+    let (first, then) = (&report["pushed"][0], &report["pushed"][1]);
+    assert_eq!((&first["mounted"], &first["uploaded"]), (&json!(3), &json!(2)), "{report}");
+    assert_eq!(then["uploaded"], 0);
     for (pushed, tag) in
         report["pushed"].as_array().unwrap().iter().zip(["base-tiny-1-20231114", "base-tiny-1"])
     {
@@ -337,6 +348,25 @@ fn a_base_is_pushed_under_its_day_and_its_name() {
     // It is the base of the distro from here on.
     let build = format!("build --distro tiny-1 --image {image} --to oci:../out:t");
     assert_eq!(workspace.json(&build)["base"]["digest"], report["digest"]);
+
+    // The same inputs make the same bytes, in another folder and in another store.
+    let other = tiny(&upstream);
+    let mut command = other.command("base tiny-1 --force");
+    set_up_engine(&other, &mut command);
+    let made = Run::new(command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap());
+    assert_eq!(made.stdout.trim_end(), report["digest"].as_str().unwrap(), "{}", made.stderr);
+
+    // Apps go on top of the layout too: whole, and into another registry, layers that are not in it
+    // come from the upstream's.
+    other.ok("build --base oci:target/base/tiny-1 --to oci:../full:t --full");
+    let elsewhere = Registry::docker();
+    let there = format!("{}/me/os:t", elsewhere.address());
+    other.ok(&format!("build --base oci:target/base/tiny-1 --to {there}"));
+    judge("crane", &format!("validate --remote {there}"));
+    other.layout("../full").check_blobs();
+    for layer in upstream.layers("1") {
+        other.layout("../full").blob(&layer["digest"]);
+    }
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{INDEX, Layout, MANIFEST, REF_NAME, Workspace, host_architecture, sha256, skopeo_push};
+use crate::harness::{
+    INDEX, Layout, MANIFEST, REF_NAME, Workspace, host_architecture, judge, sha256, skopeo_push,
+};
 use crate::testing::{Registry, program};
 
 /// How it is made: when this changes, so does the name under which it is kept.
@@ -25,6 +27,16 @@ const MMDEBSTRAP: &[&str] = &[
     "--customize-hook=rm $1/etc/systemd/system/chronyd.service $1/etc/systemd/system/*/chrony.service",
     "--customize-hook=rm -r $1/var/log/apt && find $1/boot -mindepth 1 -delete",
     "--customize-hook=find $1/var/cache $1/var/log -type f -delete",
+    // What Debian keeps there is here as tmpfiles.d has it; its accounts are of fixed ids.
+    "--skip=cleanup/apt",
+    "--customize-hook=find $1/var -xdev -type f -delete",
+    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):.*/g \1 \2/p' etc/group >usr/lib/sysusers.d/standin.conf"#,
+    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):\([0-9]*\):.*/u \1 \2:\3/p' etc/passwd >>usr/lib/sysusers.d/standin.conf"#,
+    // As the real ones: a link that an engine mounts over, what a build says of itself, a policy.
+    "--customize-hook=ln -sf ../run/systemd/resolve/stub-resolv.conf $1/etc/resolv.conf",
+    "--customize-hook=mkdir -p $1/var/roothome/buildinfo $1/etc/selinux/targeted/active",
+    "--customize-hook=echo {} | tee $1/var/roothome/buildinfo/labels.json >$1/var/roothome/buildinfo/content-sets.json",
+    "--customize-hook=echo policy >$1/etc/selinux/targeted/active/policy.kern",
     "trixie",
 ];
 
@@ -47,6 +59,13 @@ impl Upstream {
         let registry = Registry::docker();
         let name = format!("{}/bootc/standin", registry.address());
         Upstream { registry, name }
+    }
+
+    /// The descriptors of a tag's layers, as the registry has them.
+    pub(crate) fn layers(&self, tag: &str) -> Vec<Value> {
+        let manifest: Value =
+            serde_json::from_str(&judge("crane", &format!("manifest {}:{tag}", self.name))).unwrap();
+        manifest["layers"].as_array().unwrap().clone()
     }
 }
 

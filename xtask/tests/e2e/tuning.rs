@@ -147,7 +147,8 @@ fn journald() {
 fn users_and_folders() {
     let (created, complaints) = root().ok("systemd-sysusers --dry-run");
     // Every user is in /etc/passwd already, under its own id.
-    assert!(!format!("{created}{complaints}").contains("Would create"), "{created}{complaints}");
+    let said = format!("{created}{complaints}");
+    assert!(!said.contains("Creating ") && !said.contains("Would write"), "{said}");
     let (nginx, _) = root().ok("getent passwd nginx; getent group nginx");
     assert_eq!(nginx, "nginx:x:110:110:nginx:/var/lib/nginx:/usr/sbin/nologin\nnginx:x:110:\n");
 
@@ -200,6 +201,8 @@ fn nginx() {
 /// them, finds their programs, and can put them into an order.
 #[test]
 fn units() {
+    // It is in no Debian package.
+    root().write("/usr/bin/bootc", "0755", "#!/bin/sh\n");
     let (units, _) = root().ok("cd /usr/lib/systemd/system
         ls -d testboot-* | cat
         ls -d */*testboot*.conf | sed 's,.d/.*,,'");
@@ -210,6 +213,49 @@ fn units() {
         units.join(" ")
     ));
     assert_eq!(format!("{said}{complaints}"), "");
+}
+
+/// A first boot goes by presets: they undo none of the links, and agree with them.
+#[test]
+fn presets() {
+    let units = "testboot-health.service testboot-trust.service testboot-update.timer nginx.service ssh.service \
+        chrony.service nftables.service sshd-keygen.service systemd-networkd.service";
+    let (enabled, _) = root().ok(&format!(
+        "mkdir -p /tmp/presets/usr/lib /tmp/presets/etc
+        cp -a /usr/lib/systemd /tmp/presets/usr/lib; cp -a /etc/systemd /tmp/presets/etc
+        cd /tmp/presets
+        systemctl --root=/tmp/presets preset-all
+        for unit in {units}; do
+            systemctl --root=/tmp/presets --quiet is-enabled $unit
+            find . -path \"*.wants/$unit\" -o -path \"*.requires/$unit\" | grep -q .
+            echo $unit
+        done"
+    ));
+    assert_eq!(enabled.split_whitespace().collect::<Vec<_>>(), units.split_whitespace().collect::<Vec<_>>());
+}
+
+/// Those that each network has of its own are set in a new one, and read back from the kernel.
+#[test]
+fn sysctl_in_force() {
+    let (shown, _) = root().ok("unshare --net --mount sh -euc '
+        mount -t proc proc /proc 2>/dev/null || true
+        mount -o remount,rw /proc/sys 2>/dev/null || true
+        /usr/lib/systemd/systemd-sysctl --prefix=/net/ipv4 --prefix=/net/core 2>/dev/null || true
+        cd /proc/sys/net
+        for key in core/somaxconn ipv4/tcp_fin_timeout ipv4/tcp_keepalive_time ipv4/tcp_keepalive_intvl \\
+            ipv4/tcp_keepalive_probes ipv4/ip_local_port_range ipv4/ip_local_reserved_ports \\
+            ipv4/tcp_max_syn_backlog ipv4/tcp_tw_reuse; do echo $key $(cat $key); done'");
+    insta::assert_snapshot!(shown, @"
+    core/somaxconn 65535
+    ipv4/tcp_fin_timeout 15
+    ipv4/tcp_keepalive_time 300
+    ipv4/tcp_keepalive_intvl 30
+    ipv4/tcp_keepalive_probes 5
+    ipv4/ip_local_port_range 1024 65535
+    ipv4/ip_local_reserved_ports 8000-9999
+    ipv4/tcp_max_syn_backlog 65535
+    ipv4/tcp_tw_reuse 1
+    ");
 }
 
 #[test]
@@ -238,24 +284,31 @@ fn stand_ins(test: &str, programs: &[(&str, &str)]) -> String {
 fn upgrades_follow_the_policy() {
     let bootc = "case $1:$2 in
         status:*) cat /tmp/update/status ;;
-        *:--help) echo --download-only ;;
-        *:--download-only) test ! -e /tmp/update/offline ;;
+        *:--help) cat /tmp/update/options ;;
         esac";
+    let systemctl = "test ! -e /tmp/update/incomplete";
     let date = "case $* in *yesterday*) echo Sat ;; +%a) echo Sun ;; +%H%M) cat /tmp/update/now ;; esac";
-    let dir = stand_ins("update", &[("bootc", bootc), ("date", date)]);
+    let dir = stand_ins("update", &[("bootc", bootc), ("date", date), ("systemctl", systemctl)]);
+    root().write(&format!("{dir}/options"), "0644", "--download-only --from-downloaded\n");
+    // As the units have it: the one that downloads is through before the other decides, however it
+    // ended. Both are asked what they would do.
     let check = |policy: &str, window: &str, now: &str, staged: &str, expected: &[&str]| {
         let script = format!(
-            "rm -rf {dir}/calls {dir}/state; mkdir {dir}/state
+            "rm -rf {dir}/run; mkdir {dir}/run
             echo {now} >{dir}/now; echo '{{\"status\": {{\"staged\": {staged}}}}}' >{dir}/status
-            export PATH={dir}:$PATH STATE_DIRECTORY={dir}/state UPDATE_POLICY='{policy}' UPDATE_WINDOW='{window}'
-            /usr/libexec/testboot/update 2>&1 || echo failed
-            grep '^bootc upgrade' {dir}/calls | grep -v -e --help || true"
+            export PATH={dir}:$PATH RUNTIME_DIRECTORY={dir}/run UPDATE_POLICY='{policy}' UPDATE_WINDOW='{window}'
+            for does in download apply; do
+                code=0
+                /usr/libexec/testboot/update $does >{dir}/said 2>&1 || code=$?
+                cat {dir}/said
+                case $code in 0) echo $does ;; 1) ;; *) echo \"$does failed: $code\" ;; esac
+            done"
         );
         let (said, _) = root().ok(&script);
-        let said: Vec<&str> = said.lines().map(|line| line.trim_start_matches("bootc upgrade ")).collect();
+        let said: Vec<&str> = said.lines().collect();
         assert_eq!(said, expected, "{policy}, {window} at {now}, {staged}");
     };
-    let (download, apply) = ("--download-only", "--from-downloaded --apply");
+    let (download, apply) = ("download", "apply");
     let (waits, none) = (r#"{"downloadOnly": true}"#, "null");
     let reboots = |window: &str| format!("rebooting into the upgrade: it is within {window}");
 
@@ -267,7 +320,7 @@ fn upgrades_follow_the_policy() {
     check("download", "", "0300", r#"{"downloadOnly": false}"#, &[said]);
 
     let within =
-        |window: &str, now: &str| check("window", window, now, waits, &[&reboots(window), download, apply]);
+        |window: &str, now: &str| check("window", window, now, waits, &[download, &reboots(window), apply]);
     let outside = |window: &str, now: &str| check("window", window, now, waits, &[download]);
     check("window", "02:00-04:00", "0300", none, &[download]);
     within("02:00-04:00", "0200");
@@ -287,32 +340,55 @@ fn upgrades_follow_the_policy() {
     let wrong = |window: &str| {
         let told =
             format!("testboot-update: UPDATE_WINDOW is '{window}': write it like 'Sat,Sun 02:00-04:00'");
-        check("window", window, "0300", waits, &[&told, "failed"]);
+        check("window", window, "0300", waits, &[&told, "download failed: 255", &told, "apply failed: 255"]);
     };
     for window in ["", "2:00-4:00", "02:00", "24:00-25:00", "Sundays 02:00-04:00", "02:00-04:00 Sun"] {
         wrong(window);
     }
     let rolled_back = "a rollback waits for the next reboot: nothing is upgraded before";
-    check("window", "02:00-04:00", "0300", r#"null, "rollbackQueued": true"#, &[rolled_back]);
-    // What is there already is applied without the registry.
-    let offline = format!("{dir}/offline");
-    root().write(&offline, "0644", "");
-    check("download", "", "0300", none, &["failed", download]);
-    within("02:00-04:00", "0300");
-    root().ok(&format!("rm {offline}"));
+    check("window", "02:00-04:00", "0300", r#"null, "rollbackQueued": true"#, &[rolled_back, rolled_back]);
+    // From a boot that is not good, nobody goes on.
+    root().write(&format!("{dir}/incomplete"), "0644", "");
+    let incomplete = "this boot is not complete: see 'journalctl --unit testboot-health.service'";
+    check("window", "02:00-04:00", "0300", waits, &[download, incomplete]);
+    root().ok(&format!("rm {dir}/incomplete"));
+    // A bootc that can do one of the two only, or neither: told once.
+    for (options, lacks) in
+        [("--from-downloaded", "--download-only"), ("--download-only", "--from-downloaded")]
+    {
+        root().write(&format!("{dir}/options"), "0644", options);
+        let told = format!(
+            "this bootc has no {lacks}, so this host does not upgrade by itself: run 'bootc upgrade' and reboot"
+        );
+        check("window", "02:00-04:00", "0300", waits, &[&told]);
+    }
+    root().write(&format!("{dir}/options"), "0644", "--download-only --from-downloaded\n");
     let told = "testboot-update: UPDATE_POLICY is 'never': write off, download or window";
-    check("never", "", "0300", waits, &[told, "failed"]);
+    check("never", "", "0300", waits, &[told, "download failed: 255", told, "apply failed: 255"]);
 
-    // The registry is not asked each hour.
-    let (calls, _) = root().ok(&format!(
-        "rm -rf {dir}/calls {dir}/state; mkdir {dir}/state; echo '{{}}' >{dir}/status
-        export PATH={dir}:$PATH STATE_DIRECTORY={dir}/state
-        for hour in 1 2 3; do /usr/libexec/testboot/update; done
-        touch -d '6 hours ago' {dir}/state/downloaded
-        /usr/libexec/testboot/update
-        grep -c '^bootc upgrade --download-only' {dir}/calls"
+    // The registry is not asked each hour, but what was downloaded and is gone is asked for.
+    let (asked, _) = root().ok(&format!(
+        "rm -rf {dir}/run; mkdir {dir}/run
+        export PATH={dir}:$PATH RUNTIME_DIRECTORY={dir}/run
+        ask() {{ if /usr/libexec/testboot/update download; then /usr/libexec/testboot/update downloaded; echo $1; fi; }}
+        staged() {{ echo '{{\"status\": {{\"staged\": '\"$1\"'}}}}' >{dir}/status; }}
+        staged null; ask 1; ask 2; ask 3
+        touch -d '6 hours ago' {dir}/run/downloaded; ask 4
+        staged '{{\"downloadOnly\": true, \"image\": {{\"imageDigest\": \"sha256:a\"}}}}'
+        /usr/libexec/testboot/update downloaded; ask 5
+        staged null; ask 6; ask 7"
     ));
-    assert_eq!(calls, "2\n");
+    assert_eq!(asked, "1\n4\n6\n");
+    // The note is where a reboot takes it away, as it does what was downloaded.
+    let (unit, _) = root().ok("cat /usr/lib/systemd/system/testboot-update.service");
+    for line in [
+        "RuntimeDirectory=testboot",
+        "RuntimeDirectoryPreserve=yes",
+        "ExecCondition=/usr/libexec/testboot/update download",
+        "ExecStart=/usr/bin/bootc upgrade --download-only",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
 }
 
 #[test]
@@ -342,7 +418,7 @@ fn a_boot_gets_a_verdict() {
     good: no unit has failed
     ");
     let silent = "location = /slow {\n}\nlocation = /broken {\n}\n";
-    insta::assert_snapshot!(verdict(silent, "a.service loaded failed failed A\n", "false"), @"
+    insta::assert_snapshot!(verdict(silent, "a.service loaded failed failed A\ntestboot-update.service loaded failed failed B\n", "false"), @"
     bad: no answer for /slow: 503
     bad: no answer for /broken: 000
     bad: /etc/testboot/health.d/planted
@@ -427,6 +503,14 @@ fn signatures_are_asked_for() {
 
     assert_eq!(trust("off"), distro);
     root().ok("test ! -e /etc/containers/registries.d/testboot.yaml");
+    // A copy of what the distro has below /usr goes away again.
+    root().ok("mkdir -p /usr/share/containers
+        echo '{\"default\": [{\"type\": \"reject\"}]}' >/usr/share/containers/policy.json
+        rm /etc/containers/policy.json");
+    assert_eq!(trust("on")["default"][0]["type"], "reject");
+    root().ok(&format!(
+        "PATH={dir}:$PATH /usr/libexec/testboot/trust off; test ! -e /etc/containers/policy.json"
+    ));
 }
 
 /// What Debian 12's skopeo says of every signature that it has found: sigstore is patched out of it.
