@@ -1,9 +1,16 @@
 #!/bin/sh
-# Installs an image on a disk with the image's own programs, by ostree and GRUB. It needs no loop
-# device, and mounts nothing that outlives it: it runs in mount and PID namespaces of its own.
+# Installs an image on a disk with the image's own programs, by ostree and GRUB, or makes what an
+# installer's medium needs of it. It needs no loop device, and mounts nothing that outlives it: it runs
+# in mount and PID namespaces of its own.
 #
+#   ostree.sh enter install
 # Standard input: a tar of the image's programs, TOOLS_BYTES long, and behind it one of the whole image.
 # Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
+#
+#   ostree.sh enter medium
+# Standard input: a tar of the image's programs, TOOLS_BYTES long.
+# Standard output: a tar of the medium's boot loaders, and in root/ of the installer's programs.
+#
 # What everything is called, and each number that would differ from run to run, is in the environment.
 set -eu
 umask 022
@@ -21,10 +28,12 @@ enter() {
 	done
 	ln -s /proc/self/fd "$ROOT/dev/fd"
 	mount -t proc proc "$ROOT/proc"
-	: >"$ROOT/work/disk.raw"
-	mount --bind "$DISK" "$ROOT/work/disk.raw"
+	if [ -n "${DISK:-}" ]; then
+		: >"$ROOT/work/disk.raw"
+		mount --bind "$DISK" "$ROOT/work/disk.raw"
+	fi
 	cp "$0" "$ROOT/work/install.sh"
-	exec chroot "$ROOT" sh /work/install.sh install
+	exec chroot "$ROOT" sh /work/install.sh "$1"
 }
 
 # Then, in that root.
@@ -126,4 +135,46 @@ fill_root() {
 		"disk.raw?offset=$ROOT_OFFSET"
 }
 
-"$1"
+# What boots an installer's medium, as a CD and as a disk, and what its initramfs needs besides.
+medium() {
+	cd /work
+	export HOME=/work TMPDIR=/tmp
+	exec 3>&1 >&2
+	say "making the medium's boot loaders"
+	mkdir medium
+	cat >early.cfg <<-END
+		search.fs_label $VOLUME root
+		set prefix=(\$root)/boot/grub
+		configfile /boot/grub/grub.cfg
+	END
+	modules="iso9660 part_gpt part_msdos search search_label normal configfile linux serial terminal echo test regexp
+		ls cat sleep reboot halt minicmd gzio"
+	# shellcheck disable=SC2086 # One word a module.
+	grub-mkimage --directory="/usr/lib/grub/$EFI_TARGET" --format="$EFI_TARGET" --prefix=/boot/grub \
+		--config=early.cfg --output=efi.img $modules $EFI_MODULES
+	touch -d "@$SOURCE_DATE_EPOCH" efi.img
+	mformat -i medium/efi.img -C -T "$ESP_SECTORS" -h 16 -s 32 -N "$ESP_SERIAL" -v ESP ::
+	mmd -i medium/efi.img ::/EFI ::/EFI/BOOT
+	mcopy -m -i medium/efi.img efi.img "::/EFI/BOOT/$EFI_NAME"
+	if [ -n "$BIOS_TARGET" ]; then
+		cp "/usr/lib/grub/$BIOS_TARGET/boot_hybrid.img" medium
+		# shellcheck disable=SC2086 # One word a module.
+		grub-mkimage --directory="/usr/lib/grub/$BIOS_TARGET" --format="$BIOS_TARGET-eltorito" --prefix=/boot/grub \
+			--config=early.cfg --output=medium/bios.img $modules $BIOS_MODULES
+	fi
+	for program in $PROGRAMS; do
+		path=$(command -v "$program")
+		copy "$path"
+		ldd "$path" | sed -n 's,.* => \(/[^ ]*\) .*,\1,p' | while read -r library; do copy "$library"; done
+	done
+	tar --create --format=gnu --sort=name --directory=medium . >&3
+}
+
+# Copies a file below medium/root: in the place that it really is in, since /bin and /lib are links.
+copy() {
+	directory=$(readlink -f "${1%/*}")
+	mkdir -p "medium/root$directory"
+	cp --dereference "$1" "medium/root$directory/"
+}
+
+"$@"

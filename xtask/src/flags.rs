@@ -114,7 +114,7 @@ pub(crate) enum Command {
   raw    the disk as it is, sparse          vhd  Azure
   ami    the same, for AWS to import        gce  Google Compute Engine
   qcow2  QEMU, libvirt, OpenStack           ova  vSphere, VirtualBox: a machine with a VMDK
-  vmdk   VMware
+  vmdk   VMware                             iso  an installer, for a machine's own disk
 
 Examples:
   cargo xtask disk qcow2

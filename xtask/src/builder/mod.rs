@@ -2,9 +2,11 @@
 //!
 //! A disk is made once for an image and the options that it is made with, and kept until the next.
 
+mod cpio;
 mod grub;
 mod image;
 mod layout;
+mod medium;
 mod ostree;
 
 use std::fmt;
@@ -15,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::disk::DiskName;
+use crate::disk::{DiskName, Medium};
 use crate::hint::{WithHint, hinted};
 use crate::oci::Digest;
 use crate::preflight::Need;
@@ -108,6 +110,23 @@ impl fmt::Display for Builder {
 /// What a disk is made of: when this changes, it is another one.
 pub(crate) fn inputs(order: &Order<'_>) -> Result<Digest> {
     Ok(Job::read(order)?.inputs)
+}
+
+/// What is on an installer's medium beside the disk, which the raw is.
+pub(crate) fn medium(order: &Order<'_>, _raw: &RawDisk, progress: &Progress) -> Result<Medium> {
+    let job = Job::read(order)?;
+    let made = match order.builder {
+        Builder::Ostree => medium::make(order, &job, progress),
+    };
+    made.with_context(|| format!("making an installer of {}", order.name))
+}
+
+/// What that is made of, beside the disk's own inputs.
+pub(crate) fn medium_inputs(order: &Order<'_>) -> Result<Digest> {
+    let inputs = match order.builder {
+        Builder::Ostree => [medium::PROCESS.to_owned(), medium::installer(order.root)?],
+    };
+    Ok(Digest::of(inputs.join("\n").as_bytes()))
 }
 
 /// The raw disk of an image, made when it is not there.

@@ -31,7 +31,7 @@ const BRANCH: &str = "testboot/image";
 /// made so later, and systemd asks nobody for a password on a console.
 const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
 /// The time of images that have none: a file system's times begin with 1970, and 0 is none.
-const NO_TIME: i64 = 1;
+pub(super) const NO_TIME: i64 = 1;
 
 /// Parts of the image that none of the programs needs.
 const NOT_NEEDED: [&str; 7] =
@@ -89,7 +89,7 @@ pub(super) fn install(
         (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
     let plan = flatten::plan(layers).context("flattening the layers")?;
     let tools = plan.part(is_tool);
-    check_programs(&tools)?;
+    check_programs(&tools, &PROGRAMS)?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
@@ -137,18 +137,7 @@ impl Script<'_> {
         let Script { order, job, firmware, memory, tools_size, path } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
-        let script = &job.script;
-        let command = cmd!(sh, "unshare")
-            .args(user_namespace())
-            .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])
-            .args([script.as_path(), Path::new("enter")])
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            // ostree refuses names that are not ASCII under a locale that has only those.
-            .env("LC_ALL", "C.UTF-8")
-            .env("TZ", "UTC")
-            .env("ROOT", fs::canonicalize(mount_point)?)
-            .env("DISK", fs::canonicalize(path)?);
+        let command = in_namespaces(sh, &job.script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
             ("MEMORY", memory.to_string()),
@@ -175,6 +164,26 @@ impl Script<'_> {
     }
 }
 
+/// The script in namespaces of its own, told what to do there; it makes a root at `mount_point`.
+pub(super) fn in_namespaces<'a>(
+    sh: &'a Shell,
+    script: &Path,
+    task: &str,
+    mount_point: &Path,
+) -> Result<xshell::Cmd<'a>> {
+    Ok(cmd!(sh, "unshare")
+        .args(user_namespace())
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])
+        .arg(script)
+        .args(["enter", task])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        // ostree refuses names that are not ASCII under a locale that has only those.
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .env("ROOT", fs::canonicalize(mount_point)?))
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -184,7 +193,7 @@ fn user_namespace() -> &'static [&'static str] {
     if is_root() { &[] } else { &["--map-root-user", "--map-auto"] }
 }
 
-fn check_namespaces() -> Result<()> {
+pub(super) fn check_namespaces() -> Result<()> {
     let sh = Shell::new()?;
     let command = cmd!(sh, "unshare").args(user_namespace()).args(["--mount", "--pid", "--fork", "true"]);
     let hint = if is_root() {
@@ -195,16 +204,17 @@ fn check_namespaces() -> Result<()> {
     exec::run(command).context("namespaces do not work here").hint(hint)
 }
 
-fn is_tool(path: &str) -> bool {
+pub(super) fn is_tool(path: &str) -> bool {
     !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
 
-fn check_programs(tools: &Plan) -> Result<()> {
+/// Sees to it that the image has all of `programs`.
+pub(super) fn check_programs(tools: &Plan, programs: &[&str]) -> Result<()> {
     let found: BTreeSet<&str> = tools
         .leaves()
         .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
         .collect();
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !found.contains(program)).collect();
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !found.contains(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }

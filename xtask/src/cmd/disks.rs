@@ -78,7 +78,9 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             .with_context(|| format!("reading {}", disk::TEMPLATE))?,
         false => Vec::new(),
     };
-    let key = |format: DiskFormat| key(inputs, format, options, &template);
+    let medium = formats.contains(&DiskFormat::Iso).then(|| builder::medium_inputs(&order)).transpose()?;
+    let own = Own { template: &template, medium };
+    let key = |format: DiskFormat| key(inputs, format, options, &own);
 
     let mut reports: Vec<Option<OutputReport>> =
         formats.iter().map(|format| request.recorded(*format, key(*format), session)).collect();
@@ -93,7 +95,12 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     }
 
     let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
-    let written = disk::write(&raw.path, &missing, options, folder, session)?;
+    let mut options = (*options).clone();
+    if missing.contains(&DiskFormat::Iso) {
+        session.ensure(&builder.needs())?;
+        options.medium = Some(builder::medium(&order, &raw, &session.progress)?);
+    }
+    let written = disk::write(&raw.path, &missing, &options, folder, session)?;
     for report in written.outputs {
         request.record(&report, key(report.format), session)?;
         let place = formats.iter().position(|format| *format == report.format);
@@ -104,14 +111,23 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     Ok(reports.into_iter().flatten().collect())
 }
 
+/// What one format alone is made of, beside the raw.
+struct Own<'a> {
+    /// An OVA's.
+    template: &'a [u8],
+    /// An iso's.
+    medium: Option<Digest>,
+}
+
 /// What a disk is made of. What another format alone depends on does not count.
-fn key(raw: Digest, format: DiskFormat, options: &Options, template: &[u8]) -> Digest {
+fn key(raw: Digest, format: DiskFormat, options: &Options, own: &Own<'_>) -> Digest {
     let own = match format {
         DiskFormat::Qcow2 => match options.qcow2_compression {
             Qcow2Compression::Zlib => "zlib".to_owned(),
             Qcow2Compression::Zstd => "zstd".to_owned(),
         },
-        DiskFormat::Ova => Digest::of(template).to_string(),
+        DiskFormat::Ova => Digest::of(own.template).to_string(),
+        DiskFormat::Iso => own.medium.map_or_else(String::new, |medium| medium.to_string()),
         DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vmdk | DiskFormat::Vhd | DiskFormat::Gce => {
             String::new()
         }

@@ -11,6 +11,8 @@ use super::view::View;
 
 /// Two parts in a hundred larger than QEMU's level 3, in three quarters of the time.
 const ZSTD_LEVEL: i32 = 2;
+/// A medium is downloaded more often than it is made: a fifth of the speed of level 2, and 8 % smaller.
+const FRAME_LEVEL: i32 = 9;
 /// zlib's default, and QEMU's.
 const QCOW2_ZLIB_LEVEL: i32 = 6;
 /// The window that qcow2 prescribes, as a power of two.
@@ -63,6 +65,8 @@ pub(super) enum Encoding {
     Qcow2(Qcow2Compression),
     /// For VMDK and GCE alike: compressing takes most of the time, and one does for both.
     Deflate,
+    /// The whole chunk as one zstd frame with a checksum.
+    Frame,
 }
 
 /// A chunk, encoded; blocks come with their number on the disk.
@@ -71,6 +75,8 @@ pub(super) enum Encoded {
     /// Nothing where a block would not shrink.
     Clusters(Vec<(u64, Option<Vec<u8>>)>),
     Deflated(Vec<(u64, Part)>),
+    /// Nothing where there is nothing in a chunk.
+    Frame(Option<Vec<u8>>),
 }
 
 /// A part of a deflate stream that ends at a byte and needs nothing of what comes before it; with
@@ -122,6 +128,7 @@ impl<B: AsRef<[u8]>> Done<B> {
 /// A thread's compressors, which it uses again and again.
 pub(super) struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    frame: zstd::bulk::Compressor<'static>,
     qcow2_zlib: Deflate,
     usual: Deflate,
     less: Deflate,
@@ -139,7 +146,10 @@ impl Encoder {
                 ..DeflateConfig::new(level)
             })
         };
+        let mut frame = zstd::bulk::Compressor::new(FRAME_LEVEL)?;
+        frame.set_parameter(zstd::stream::raw::CParameter::ChecksumFlag(true))?;
         Ok(Encoder {
+            frame,
             zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
             qcow2_zlib: Deflate::new(QCOW2_ZLIB_LEVEL, false, QCOW2_WINDOW_BITS),
             usual: deflate(4),
@@ -186,6 +196,8 @@ impl Encoder {
                 });
                 Ok(Encoded::Deflated(parts.collect::<io::Result<_>>()?))
             }
+            Encoding::Frame if picture.filled == 0 => Ok(Encoded::Frame(None)),
+            Encoding::Frame => Ok(Encoded::Frame(Some(self.frame.compress(picture.bytes)?))),
         }
     }
 

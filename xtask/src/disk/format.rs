@@ -23,6 +23,9 @@ pub(crate) enum DiskFormat {
     Gce,
     /// A VMDK with its OVF description: vSphere, VirtualBox.
     Ova,
+    /// An installer's medium: it writes the disk onto a machine's own. Of an image alone, whose kernel
+    /// and boot loader are on it.
+    Iso,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +36,7 @@ pub(crate) struct UnknownFormat {
 }
 
 impl DiskFormat {
-    pub(crate) const ALL: [DiskFormat; 7] = [
+    pub(crate) const ALL: [DiskFormat; 8] = [
         DiskFormat::Raw,
         DiskFormat::Ami,
         DiskFormat::Qcow2,
@@ -41,6 +44,7 @@ impl DiskFormat {
         DiskFormat::Vhd,
         DiskFormat::Gce,
         DiskFormat::Ova,
+        DiskFormat::Iso,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -52,6 +56,7 @@ impl DiskFormat {
             DiskFormat::Vhd => "vhd",
             DiskFormat::Gce => "gce",
             DiskFormat::Ova => "ova",
+            DiskFormat::Iso => "iso",
         }
     }
 
@@ -67,6 +72,7 @@ impl DiskFormat {
             // The ending that Compute Engine insists on.
             DiskFormat::Gce => "tar.gz",
             DiskFormat::Ova => "ova",
+            DiskFormat::Iso => "iso",
         }
     }
 
@@ -81,6 +87,8 @@ impl DiskFormat {
             DiskFormat::Vmdk | DiskFormat::Ova => 64 << 10,
             // Source: Azure, "Prepare a Linux VHD": whole MiB, the footer not counted.
             DiskFormat::Vhd => 1 << 20,
+            // What its installer writes at a time.
+            DiskFormat::Iso => super::CHUNK_BYTES,
             // Source: Google Cloud, "Import a custom image": whole GiB.
             DiskFormat::Gce => 1 << 30,
         }
@@ -90,7 +98,7 @@ impl DiskFormat {
     pub(crate) fn largest(self) -> u64 {
         match self {
             // What a signed offset, and so a file, can have.
-            DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Gce => i64::MAX as u64,
+            DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Gce | DiskFormat::Iso => i64::MAX as u64,
             // 32 MiB of L1 table, QEMU's own limit, with clusters of 64 KiB.
             DiskFormat::Qcow2 => 2 << 50,
             // A grain directory counts sectors in 32 bits.
@@ -156,11 +164,11 @@ mod tests {
         let error = |text: &str| text.parse::<DiskFormat>().unwrap_err().to_string();
         insta::assert_snapshot!(
             error("qcow"),
-            @"`qcow` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova; did you mean `qcow2`?"
+            @"`qcow` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova, iso; did you mean `qcow2`?"
         );
         insta::assert_snapshot!(
             error("floppy"),
-            @"`floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova"
+            @"`floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova, iso"
         );
         for (text, expected) in [("VMDK", "vmdk"), ("vdmk", "vmdk"), ("gec", "gce"), ("OVA", "ova")] {
             assert!(error(text).ends_with(&format!("did you mean `{expected}`?")), "{text}");

@@ -10,6 +10,7 @@ mod error;
 mod format;
 mod gce;
 mod gpt;
+mod iso;
 mod name;
 mod next;
 mod output;
@@ -38,6 +39,7 @@ use crate::oci::Digest;
 
 pub(crate) use self::error::DiskError;
 pub(crate) use self::format::DiskFormat;
+pub(crate) use self::iso::{Bios, Medium, VolumeName};
 pub(crate) use self::name::DiskName;
 pub(crate) use self::ovf::Template;
 pub(crate) use self::qcow2::Qcow2Compression;
@@ -53,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) qcow2_compression: Qcow2Compression,
     /// The description of an OVA's virtual machine, which no other format needs.
     pub(crate) template: Option<Template>,
+    /// What is on an installer's medium beside the disk, which no other format needs.
+    pub(crate) medium: Option<Medium>,
     /// How many compress at a time.
     pub(crate) threads: usize,
 }

@@ -43,6 +43,11 @@ impl DiskFormat {
             DiskFormat::Ova => {
                 format!("  to vSphere:  govc import.ova {path}    (or: ovftool {path} vi://USER@HOST/)")
             }
+            DiskFormat::Iso => format!(
+                "  for a machine:  attach it as a CD, or burn it:  dd if={path} of=/dev/STICK bs=4M conv=fsync\n                  \
+                 it installs onto the disk that you name there; by itself, with these kernel arguments:\n                  \
+                 testboot.disk=/dev/DISK testboot.erase=yes"
+            ),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::ova::Frame;
 use super::pipeline::Buffer;
 use super::qcow2::Cluster;
 use super::view::View;
-use super::{Disk, DiskError, DiskFormat, Options, gce, plain, qcow2, vhd, vmdk};
+use super::{Disk, DiskError, DiskFormat, Medium, Options, gce, iso, plain, qcow2, vhd, vmdk};
 use crate::oci::Digest;
 use crate::oci::digest::DigestWriter;
 
@@ -37,6 +37,7 @@ enum Writer<F: Write> {
     /// As a file, or within an OVA.
     Vmdk(vmdk::Writer<BufWriter<F>>),
     Gce(gce::Writer<F>),
+    Iso(iso::Writer<F>),
 }
 
 /// Hashes a view's content, for the outputs that are it.
@@ -57,6 +58,7 @@ pub(super) fn encoding(format: DiskFormat, options: &Options) -> Option<Encoding
         DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vhd => None,
         DiskFormat::Qcow2 => Some(Encoding::Qcow2(options.qcow2_compression)),
         DiskFormat::Vmdk | DiskFormat::Ova | DiskFormat::Gce => Some(Encoding::Deflate),
+        DiskFormat::Iso => Some(Encoding::Frame),
     }
 }
 
@@ -75,6 +77,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                 Writer::Vmdk(vmdk::Writer::new(buffered(file), start, size)?)
             }
             DiskFormat::Gce => Writer::Gce(gce::Writer::new(file, size)?),
+            DiskFormat::Iso => Writer::Iso(iso::Writer::new(file, medium(options)?)?),
         };
         Ok(Output { setting, writer })
     }
@@ -104,7 +107,14 @@ impl<F: Read + Write + Seek + Send> Output<F> {
             (Writer::Gce(writer), Some(Encoded::Deflated(blocks))) => {
                 blocks.iter().try_for_each(|(number, part)| writer.add(*number, part))
             }
-            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_), _) => {
+            (Writer::Iso(writer), Some(Encoded::Frame(frame))) => match frame {
+                Some(frame) => writer.add(&chunk.picture(view), frame),
+                None => Ok(()),
+            },
+            (
+                Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_) | Writer::Iso(_),
+                _,
+            ) => {
                 Err(io::Error::other("chunks were encoded for another format"))
             }
         }
@@ -124,7 +134,8 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                     | DiskFormat::Qcow2
                     | DiskFormat::Vmdk
                     | DiskFormat::Gce
-                    | DiskFormat::Ova => Vec::new(),
+                    | DiskFormat::Ova
+                    | DiskFormat::Iso => Vec::new(),
                 };
                 writer.finish(virtual_size, &trailer)?;
                 content.write_all(&trailer)?;
@@ -153,8 +164,16 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                 let (digest, size) = hash(&mut writer.finish()?, 0)?;
                 Ok(disk(digest, size))
             }
+            Writer::Iso(writer) => {
+                let (digest, size) = hash(&mut writer.finish(medium(options)?)?, 0)?;
+                Ok(disk(digest, size))
+            }
         }
     }
+}
+
+fn medium(options: &Options) -> io::Result<&Medium> {
+    options.medium.as_ref().ok_or_else(|| io::Error::other("there is nothing to boot a medium with"))
 }
 
 impl ContentHasher {

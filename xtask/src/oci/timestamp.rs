@@ -18,6 +18,9 @@ pub(crate) struct TimestampError(String);
 const LATEST: i64 = 253_402_300_799;
 
 impl Timestamp {
+    /// The beginning of 1970.
+    pub(crate) const EPOCH: Timestamp = Timestamp(DateTime::UNIX_EPOCH);
+
     /// The moment at which `day` begins.
     pub(crate) fn midnight(day: NaiveDate) -> Timestamp {
         Timestamp(day.and_time(NaiveTime::MIN).and_utc())
