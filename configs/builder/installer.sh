@@ -41,7 +41,8 @@ main() {
 	find_files
 	if [ -n "$disk" ]; then
 		await "$disk" || fail "$disk is not there"
-		disk=$(basename "$(readlink -f "$disk")")
+		disk=$(readlink -f "$disk")
+		disk=${disk##*/}
 		problem=$(why_not "$disk")
 		[ -z "$problem" ] || fail "/dev/$disk: $problem"
 	fi
@@ -127,7 +128,7 @@ read_command_line() {
 
 # Loads drivers, and gives disks their names.
 find_devices() {
-	/usr/lib/systemd/systemd-udevd --daemon
+	/usr/lib/systemd/systemd-udevd --daemon >/dev/null 2>&1
 	udevadm trigger --type=subsystems --action=add
 	udevadm trigger --type=devices --action=add
 	udevadm settle --timeout=$PATIENCE || true

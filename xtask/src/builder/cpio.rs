@@ -51,8 +51,7 @@ fn append(bytes: &mut Vec<u8>, number: u32, path: &str, mode: u32, content: &[u8
     let mut header = "070701".to_owned();
     // Inode, mode, owner, group, links, time, size; two devices of two numbers; the name's length with
     // the zero at its end, and no checksum.
-    let fields =
-        [number, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, path.len() as u32 + 1, 0];
+    let fields = [number, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, 0, 0, path.len() as u32 + 1, 0];
     for field in fields {
         // Writing to a String does not fail.
         write!(header, "{field:08x}").ok();

@@ -28,11 +28,9 @@ const INSTALLER: &str = "configs/builder/installer.sh";
 /// The image's programs that make the medium.
 const MAKERS: [&str; 9] =
     ["bash", "grub-mkimage", "ldd", "mcopy", "mformat", "mmd", "readlink", "sed", "tar"];
-/// The image's programs that the installer starts, of which its initramfs has some already.
-const PROGRAMS: [&str; 20] = [
-    "basename", "blkdiscard", "blockdev", "cat", "dd", "ls", "mkdir", "mkfifo", "modprobe", "mount",
-    "readlink", "setsid", "sh", "sha256sum", "sleep", "sync", "tr", "udevadm", "umount", "zstd",
-];
+/// The image's programs that the installer starts, without those that dracut takes into an initramfs
+/// by itself.
+const PROGRAMS: [&str; 6] = ["blkdiscard", "blockdev", "dd", "sha256sum", "sync", "zstd"];
 /// The EFI system partition, which holds little more than GRUB: 4 MiB.
 const ESP_SECTORS: u64 = 8192;
 /// What file systems and programs take besides, roughly.
@@ -115,13 +113,13 @@ terminal_output console serial
 menuentry "Install {name}" {{
 	echo "Loading the installer"
 	linux /boot/vmlinuz rdinit=/install/init loglevel=4 {arguments} $arguments
-	set files=
-	if regexp "^cd" "$root"; then
-		true
+	if regexp '^cd' "$root"; then
+		set files=
 	else
+		set files=
 		echo "Loading the disk, which takes a while"
 		for file in /install/disk.*; do
-			regexp --set=1:name "([^/]*)$" "$file"
+			regexp --set=1:name '([^/]*)$' "$file"
 			set files="$files newc:install/$name:$file"
 		done
 	fi
@@ -141,7 +139,8 @@ fn boot_file(plan: &Plan, image: &LocalImage, name: &str) -> Result<Vec<u8>> {
         },
     });
     let mut tar = Vec::new();
-    part.write(|number| image.layer(number), &mut tar).with_context(|| format!("reading the image's {name}"))?;
+    part.write(|number| image.layer(number), &mut tar)
+        .with_context(|| format!("reading the image's {name}"))?;
     let mut found: Vec<_> = files(&tar)?.into_values().collect();
     match (found.pop(), found.is_empty()) {
         (Some(file), true) => Ok(file.content),

@@ -137,7 +137,8 @@ impl Script<'_> {
         let Script { order, job, firmware, memory, tools_size, path } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
-        let command = in_namespaces(sh, &job.script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
+        let command =
+            in_namespaces(sh, &job.script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
             ("MEMORY", memory.to_string()),

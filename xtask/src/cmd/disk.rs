@@ -43,8 +43,10 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let folder = flags.output.clone().unwrap_or_else(|| folder(session));
     let report = match &flags.from {
         Some(DiskSource::Raw(_)) if formats.contains(&DiskFormat::Iso) => {
-            return Err(anyhow!("a raw disk alone does not make an iso: its installer is of the image's own parts"))
-                .hint("name the image with '--from', or leave out iso");
+            return Err(anyhow!(
+                "a raw disk alone does not make an iso: its installer is of the image's own parts"
+            ))
+            .hint("name the image with '--from', or leave out iso");
         }
         Some(DiskSource::Raw(source)) => {
             let name = flags.name.clone().map_or_else(|| name_of(source), Ok)?;

@@ -111,10 +111,7 @@ impl<F: Read + Write + Seek + Send> Output<F> {
                 Some(frame) => writer.add(&chunk.picture(view), frame),
                 None => Ok(()),
             },
-            (
-                Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_) | Writer::Iso(_),
-                _,
-            ) => {
+            (Writer::Plain(_) | Writer::Qcow2(_) | Writer::Vmdk(_) | Writer::Gce(_) | Writer::Iso(_), _) => {
                 Err(io::Error::other("chunks were encoded for another format"))
             }
         }

@@ -145,13 +145,7 @@ impl<W: Write + Seek> Writer<W> {
         self.out.write_all(map.as_bytes())?;
 
         let mut files = layout.files.clone();
-        for (number, start) in (0..self.len).step_by(PART as usize).enumerate() {
-            let len = PART.min(self.len - start);
-            files.push((part(number), Extent::new(layout.disk_at + start / SECTOR, len)?));
-        }
-        if files.len() - layout.files.len() > MOST_PARTS {
-            return Err(IsoError::TooLarge.into());
-        }
+        files.extend(parts(layout.disk_at, self.len)?);
         files.push((MAP.to_owned(), Extent::new(map_at, map.len() as u64)?));
 
         let images = layout.images(medium)?;
@@ -243,6 +237,17 @@ fn contents(medium: &Medium) -> Vec<(&str, &[u8])> {
     core.chain([(ESP, &medium.esp[..])]).chain(files).collect()
 }
 
+/// The files that the disk's bytes are, which begin at a sector and follow each other.
+fn parts(sector: u64, len: u64) -> Result<Vec<(String, Extent)>, IsoError> {
+    if len.div_ceil(PART) > MOST_PARTS as u64 {
+        return Err(IsoError::TooLarge);
+    }
+    let starts = (0..len).step_by(PART as usize).enumerate();
+    let file =
+        |(number, start)| Ok((part(number), Extent::new(sector + start / SECTOR, PART.min(len - start))?));
+    starts.map(file).collect()
+}
+
 /// The name of a part of the disk.
 fn part(number: usize) -> String {
     format!("install/disk.{number:03}")
@@ -254,4 +259,27 @@ fn map(runs: &[Run]) -> String {
         writeln!(map, "{start} {count} {}", digest.hex()).ok();
         map
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_disk_is_in_parts() {
+        let check = |len: u64| {
+            let parts = parts(100, len).unwrap();
+            parts.into_iter().map(|(name, extent)| (name, extent.sector, extent.len)).collect::<Vec<_>>()
+        };
+        let file = |number: usize, sector: u32, len: u32| (part(number), sector, len);
+        // 4 GiB less a sector: 0x1f_ffff sectors.
+        let (most, second) = (u32::MAX - 2047, 100 + 0x1f_ffff);
+        assert_eq!(check(0), []);
+        assert_eq!(check(1), [file(0, 100, 1)]);
+        assert_eq!(check(PART), [file(0, 100, most)]);
+        assert_eq!(check(PART + 1), [file(0, 100, most), file(1, second, 1)]);
+        let all = check(64 * PART);
+        assert_eq!((all.len(), all.last()), (64, Some(&file(63, 100 + 63 * 0x1f_ffff, most))));
+        assert_eq!(parts(100, 64 * PART + 1), Err(IsoError::TooLarge));
+    }
 }

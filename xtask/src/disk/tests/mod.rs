@@ -13,7 +13,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{Disk, DiskError, DiskFormat, Options, Qcow2Compression, Target, Template, convert};
+use super::{
+    Bios, Disk, DiskError, DiskFormat, Medium, Options, Qcow2Compression, Target, Template, VolumeName,
+    convert,
+};
+use crate::oci::{Digest, Timestamp};
 use crate::testing::program;
 
 const KIB: u64 = 1 << 10;
@@ -94,7 +98,27 @@ fn options(how: How) -> Options {
         name: "os".parse().unwrap(),
         qcow2_compression: how.compression,
         template: Some(Template::parse(&template.unwrap()).unwrap()),
+        medium: Some(medium()),
         threads: how.threads,
+    }
+}
+
+/// One that boots nothing, with files that end around the end of a sector.
+fn medium() -> Medium {
+    let file = |name: &str, len| (name.to_owned(), Fill::Noise.bytes(len as u64, len));
+    Medium {
+        volume: VolumeName::new("os", Digest::of(b"os")),
+        time: Timestamp::from_rfc_3339("2025-08-09T12:34:56Z").unwrap(),
+        bios: Some(Bios { boot: vec![0x90; 512], core: Fill::Text.bytes(1, 40_001) }),
+        esp: Fill::Text.bytes(2, 100 * 512),
+        files: vec![
+            file("boot/a.0", 0),
+            file("boot/deeper/a.1", 1),
+            file("a.2", 2047),
+            file("boot/a.3", 2048),
+            file("boot/a.4", 2049),
+            file("boot/deeper/last", 70_000),
+        ],
     }
 }
 

@@ -67,9 +67,72 @@ fn readers(made: &Made, raw: &Path) -> Vec<(&'static str, bool)> {
                 check_ova(&unpacked, disk);
                 found.push(("ova's vmdk", qemu_compares(raw, &unpacked.join("os.vmdk"), "vmdk")));
             }
+            DiskFormat::Iso => {
+                let disks = disks_of_iso(made, disk).into_iter();
+                found.extend(disks.map(|(reader, path)| (reader, qemu_compares(raw, &path, "raw"))));
+            }
         }
     }
     found
+}
+
+/// The disk on a medium, as each of two readers finds it there, put together from its runs.
+fn disks_of_iso(made: &Made, disk: &Disk) -> Vec<(&'static str, PathBuf)> {
+    let iso = made.file(DiskFormat::Iso);
+    let iso = iso.to_str().unwrap();
+    let report =
+        judge("xorriso", &["-indev", iso, "-report_el_torito", "plain", "-report_system_area", "plain"]);
+    for expected in [
+        "El Torito boot img :   1  BIOS  y   none  0x0000  0x00      4 ",
+        "El Torito boot img :   2  UEFI  y   none  0x0000  0x00    100 ",
+        "El Torito img opts :   1  boot-info-table grub2-boot-info",
+        "System area summary: MBR protective-msdos-label grub2-mbr cyl-align-off GPT",
+        "GPT partition path :   1  /BOOT/EFI.IMG",
+    ] {
+        assert!(report.contains(expected), "{expected} in {report}");
+    }
+    judge("sfdisk", &["--verify", iso]);
+    let readers: [(_, &dyn Fn(&str)); 2] = [
+        ("bsdtar", &|to| drop(judge("bsdtar", &["-C", to, "-xf", iso]))),
+        ("xorriso", &|to| drop(judge("xorriso", &["-osirrox", "on", "-indev", iso, "-extract", "/", to]))),
+    ];
+    let read = |(name, unpack): (&'static str, &dyn Fn(&str))| {
+        let dir = made.path(name);
+        // What is there is of the same medium, read-only.
+        if !dir.exists() {
+            fs::create_dir(&dir).unwrap();
+            unpack(dir.to_str().unwrap());
+        }
+        for (path, content) in medium().files {
+            assert_eq!(fs::read(dir.join(path.to_uppercase())).unwrap(), content, "{name}: {path}");
+        }
+        assert_eq!(fs::read(dir.join("BOOT/EFI.IMG")).unwrap(), medium().esp);
+        let raw = dir.with_extension("raw");
+        put_together(&dir.join("INSTALL"), &raw, disk.virtual_size);
+        (name, raw)
+    };
+    readers.map(read).into()
+}
+
+/// Does what the installer does.
+fn put_together(install: &Path, to: &Path, size: u64) {
+    let raw = File::create(to).unwrap();
+    raw.set_len(size).unwrap();
+    let map = fs::read_to_string(install.join("DISK.MAP")).unwrap();
+    if map.is_empty() {
+        return;
+    }
+    let mut runs = zstd::Decoder::new(File::open(install.join("DISK.000")).unwrap()).unwrap();
+    for line in map.lines() {
+        let [start, count, sum] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let [start, count] = [start, count].map(|number| number.parse::<u64>().unwrap() * MIB);
+        assert!(count <= 32 * MIB);
+        let mut bytes = vec![0; count as usize];
+        runs.read_exact(&mut bytes).unwrap();
+        assert_eq!(Digest::of(&bytes).hex(), sum);
+        raw.write_all_at(&bytes, start).unwrap();
+    }
+    assert_eq!(runs.read(&mut [0]).unwrap(), 0, "nothing is left");
 }
 
 /// What is around an OVA's disk.
@@ -152,7 +215,7 @@ fn all_readers_find_what_large_disks_have() {
     let parts: Vec<_> = at.iter().map(|&at| (at, Fill::Text, 512)).collect();
     check(&Raw::new(4 * GIB + MIB, &parts[..4]), 4 * GIB + 6, &[DiskFormat::Vhd]);
     // Those that hold nothing for a hole.
-    let packed = [DiskFormat::Qcow2, DiskFormat::Vmdk, DiskFormat::Ova, DiskFormat::Gce];
+    let packed = [DiskFormat::Qcow2, DiskFormat::Vmdk, DiskFormat::Ova, DiskFormat::Gce, DiskFormat::Iso];
     check(&Raw::new(9 * GIB, &parts), 8 * GIB + 3, &packed);
 }
 
