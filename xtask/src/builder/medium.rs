@@ -101,12 +101,14 @@ fn config(order: &Order<'_>, volume: &VolumeName) -> String {
     format!("NAME='{}'\nSIZE={size}\nVOLUME='{}'\n", order.name, volume.as_str())
 }
 
-/// GRUB's. A CD has a driver in the kernel, and what else the firmware boots from may have none: then
+/// GRUB's configuration; `arguments` is for people, who set it on GRUB's command line. A CD has a driver in the kernel, and what else the firmware boots from may have none: then
 /// GRUB reads the disk into memory, as the archive that it makes of files after `newc:`.
 fn menu(order: &Order<'_>, job: &Job) -> String {
     let (name, arguments) = (order.name, &job.kernel_arguments);
     format!(
         r#"set timeout=5
+set arguments=
+export arguments
 serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial

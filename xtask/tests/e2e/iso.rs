@@ -133,13 +133,13 @@ fn the_same_image_is_the_same_installer() {
 
 #[test]
 fn an_installer_is_made_of_an_image() {
-    let workspace = Workspace::with_good_image();
+    let workspace = Workspace::new();
     fs::write(workspace.path("../os.raw"), [7; 4096]).unwrap();
-    assert_snapshot!(workspace.failure("disk iso raw --from ../os.raw --output ../out"), @"
+    assert_snapshot!(workspace.failure("disk iso raw --from ../os.raw --output ../disks"), @"
     error: a raw disk alone does not make an iso: its installer is of the image's own parts
     hint: name the image with '--from', or leave out iso
     ");
-    assert!(!workspace.path("../out").exists());
+    assert!(!workspace.path("../disks").exists());
 }
 
 /// A machine whose console is this test's.
