@@ -92,26 +92,28 @@ fn disks_of_iso(made: &Made, disk: &Disk) -> Vec<(&'static str, PathBuf)> {
         assert!(report.contains(expected), "{expected} in {report}");
     }
     judge("sfdisk", &["--verify", iso]);
-    let readers: [(_, &dyn Fn(&str)); 2] = [
-        ("bsdtar", &|to| drop(judge("bsdtar", &["-C", to, "-xf", iso]))),
-        ("xorriso", &|to| drop(judge("xorriso", &["-osirrox", "on", "-indev", iso, "-extract", "/", to]))),
-    ];
-    let read = |(name, unpack): (&'static str, &dyn Fn(&str))| {
-        let dir = made.path(name);
-        // What is there is of the same medium, read-only.
-        if !dir.exists() {
-            fs::create_dir(&dir).unwrap();
-            unpack(dir.to_str().unwrap());
-        }
-        for (path, content) in medium().files {
-            assert_eq!(fs::read(dir.join(path.to_uppercase())).unwrap(), content, "{name}: {path}");
-        }
-        assert_eq!(fs::read(dir.join("BOOT/EFI.IMG")).unwrap(), medium().esp);
-        let raw = dir.with_extension("raw");
-        put_together(&dir.join("INSTALL"), &raw, disk.virtual_size);
-        (name, raw)
-    };
-    readers.map(read).into()
+    ["bsdtar", "xorriso"]
+        .into_iter()
+        .map(|name| {
+            let dir = made.path(name);
+            let to = dir.to_str().unwrap();
+            // What is there is of the same medium, read-only.
+            if !dir.exists() {
+                fs::create_dir(&dir).unwrap();
+                match name {
+                    "bsdtar" => judge(name, &["-C", to, "-xf", iso]),
+                    _ => judge(name, &["-osirrox", "on", "-indev", iso, "-extract", "/", to]),
+                };
+            }
+            for (path, content) in medium().files {
+                assert_eq!(fs::read(dir.join(path.to_uppercase())).unwrap(), content, "{name}: {path}");
+            }
+            assert_eq!(fs::read(dir.join("BOOT/EFI.IMG")).unwrap(), medium().esp);
+            let raw = dir.with_extension("raw");
+            put_together(&dir.join("INSTALL"), &raw, disk.virtual_size);
+            (name, raw)
+        })
+        .collect()
 }
 
 /// Does what the installer does.
