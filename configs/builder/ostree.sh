@@ -2,7 +2,8 @@
 # Installs an image on a disk with the image's own programs, by ostree and GRUB. It needs no loop
 # device, and mounts nothing that outlives it: it runs in mount and PID namespaces of its own.
 #
-# Standard input: a tar of the image's programs, TOOLS_BYTES long, and behind it one of the whole image.
+# Standard input: a tar of the image's programs, TOOLS_BYTES long, behind it one of the whole image, IMAGE_BYTES
+# long, and then its LAYERS, each a word of digest, colon and bytes.
 # Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
 # What everything is called, and each number that would differ from run to run, is in the environment.
 set -eu
@@ -59,9 +60,21 @@ deploy() {
 	ln -s ../loader/syslinux.cfg sysroot/boot/syslinux/syslinux.cfg
 	echo "TIMEOUT 10" >sysroot/boot/loader.0/syslinux.cfg
 
-	commit=$(ostree --repo=$repo commit --branch="$BRANCH" --tree=tar=- --tar-autocreate-parents \
-		--tar-pathname-filter='^etc(/|$),usr/etc\1' --timestamp="@$SOURCE_DATE_EPOCH" \
-		--add-metadata-string=version="$VERSION" --add-metadata=ostree.bootable=true)
+	names=
+	for layer in $LAYERS; do names="$names${names:+ }${layer%:*}"; done
+	commit=$(head -c "$IMAGE_BYTES" | commit_tar "$BRANCH" --timestamp="@$SOURCE_DATE_EPOCH" \
+		--add-metadata-string=version="$VERSION" --add-metadata=ostree.bootable=true \
+		--add-metadata-string=testboot.config="$CONFIG" --add-metadata-string=testboot.layers="$names")
+
+	say "committing its layers"
+	# Of the next image, the host then downloads only what it has not. What cannot be committed alone,
+	# such as a link into another layer, is downloaded.
+	for layer in $LAYERS; do
+		head -c "${layer#*:}" | {
+			commit_tar "testboot/layer/${layer%:*}" --timestamp=@1 >/dev/null || say "a layer is left out"
+			cat >/dev/null
+		}
+	done
 
 	say "deploying $commit"
 	# The arguments are words without blanks.
@@ -73,6 +86,14 @@ deploy() {
 	OSTREE_SYSROOT_DEBUG=mutable-deployments ostree admin deploy --sysroot=sysroot --os="$STATEROOT" \
 		"--karg=root=UUID=$ROOT_UUID" "$@" "$BRANCH"
 	ostree --repo=$repo config unset core.fsync
+}
+
+# Commits the tar on standard input, and prints the commit.
+commit_tar() { # BRANCH [OPTION...]
+	to=$1
+	shift
+	ostree --repo="$repo" commit --branch="$to" --tree=tar=- --tar-autocreate-parents \
+		--tar-pathname-filter='^etc(/|$),usr/etc\1' "$@"
 }
 
 # GRUB never changes: it reads the entries that ostree writes, so upgrade and rollback need no more.

@@ -142,7 +142,7 @@ Examples:
 }
 
 /// What an image is made of; the same for `dist` and `build`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Compose {
     /// The distro to build on [default: the one in Cargo.toml]
     #[arg(long, env = "BASE_DISTRO")]
@@ -306,13 +306,15 @@ pub(crate) enum Vm {
     /// Boot it, and check that it came up as it should: units, nginx, apps, tuning, read-only /usr
     #[command(after_help = "Examples:
   cargo xtask vm test
-  cargo xtask vm test target/dist/disk/debian-13-v1.qcow2 --json")]
+  cargo xtask vm test target/dist/disk/debian-13-v1.ova --firmware bios --json
+  cargo xtask vm test --upgrade
+  cargo xtask vm test os-v1.qcow2 --upgrade-to ghcr.io/me/os:debian-13-v2")]
     Test(VmTest),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VmMachine {
-    /// A file that ends in .qcow2, .raw, .img, .vmdk or .vhd; it stays as it is
+    /// A file that ends in .qcow2, .raw, .img, .vmdk, .vhd or .ova; it stays as it is
     /// [default: the qcow2 that 'dist' makes, made when it is not there]
     pub(crate) disk: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Firmware::Uefi)]
@@ -331,7 +333,16 @@ pub(crate) struct VmMachine {
 pub(crate) struct VmTest {
     #[command(flatten)]
     pub(crate) machine: VmMachine,
-    /// How many seconds the boot and the checks may take; emulation takes one to six minutes
+    /// Upgrade it, look whether all is kept that should be, and roll it back
+    ///
+    /// What it is upgraded to is this workspace's image with every app at another version, and with
+    /// a default in /etc that has changed.
+    #[arg(long)]
+    pub(crate) upgrade: bool,
+    /// The same, to this image: oci:DIR[:TAG] or a registry reference
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) upgrade_to: Option<ImageName>,
+    /// How many seconds a boot with its checks may take; emulation takes one to six minutes
     #[arg(long, default_value_t = 400, value_name = "SECONDS")]
     pub(crate) deadline: u64,
 }

@@ -22,7 +22,7 @@ use crate::progress::{Progress, human_bytes};
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "1";
+pub(super) const PROCESS: &str = "2";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
@@ -40,10 +40,12 @@ const NOT_NEEDED: [&str; 7] =
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
 /// The image's programs that the script starts.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 14] = [
+    "cat",
     "debugfs",
     "find",
     "grub-mkimage",
+    "head",
     "mcopy",
     "mformat",
     "mke2fs",
@@ -85,15 +87,19 @@ pub(super) fn install(
     let step = progress.step(format!("making a disk of {}", order.name));
     step.at(format!("making a disk of {}: reading its layers", order.name));
     image.check()?;
-    let layers =
-        (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
-    let plan = flatten::plan(layers).context("flattening the layers")?;
+    let mut layers = (0..image.layer_count())
+        .map(|number| Ok(Counted { inner: image.layer(number)?, count: 0 }))
+        .collect::<io::Result<Vec<_>>>()?;
+    let plan = flatten::plan(layers.iter_mut()).context("flattening the layers")?;
+    let sizes = layers.into_iter().map(Counted::finish).collect::<io::Result<Vec<_>>>()?;
     let tools = plan.part(is_tool);
     check_programs(&tools)?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let script = Script { order, job, firmware: &firmware, memory, tools_size: tools.tar_size()?, path };
+    let sizes =
+        Sizes { memory, tools: tools.tar_size()?, image: plan.tar_size()?, layers: image.names(&sizes) };
+    let script = Script { order, job, firmware: &firmware, sizes, path };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -102,7 +108,7 @@ pub(super) fn install(
             part.write(|number| image.layer(number), &mut *out)
                 .map_err(|error| hint::into_io(error.into()))?;
         }
-        Ok(())
+        (0..image.layer_count()).try_for_each(|number| io::copy(&mut image.layer(number)?, out).map(drop))
     };
     let on_line = |line: &str| {
         if let Some(text) = line.strip_prefix("I: ") {
@@ -122,19 +128,49 @@ pub(super) fn install(
     Ok(())
 }
 
+/// How much of what the script gets, in bytes.
+struct Sizes {
+    memory: u64,
+    tools: u64,
+    image: u64,
+    /// Each layer's digest, a colon, and how long its tar is.
+    layers: String,
+}
+
+/// A reader that knows how much it has read.
+struct Counted<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: io::Read> io::Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: io::Read> Counted<R> {
+    /// How much there was: a tar's reader need not read what follows the last entry.
+    fn finish(mut self) -> io::Result<u64> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.count)
+    }
+}
+
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
     job: &'a Job,
     firmware: &'a Firmware,
-    memory: u64,
-    tools_size: u64,
+    sizes: Sizes,
     path: &'a Path,
 }
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, job, firmware, memory, tools_size, path } = self;
+        let Script { order, job, firmware, sizes, path } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
         let script = &job.script;
@@ -151,8 +187,11 @@ impl Script<'_> {
             .env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
-            ("MEMORY", memory.to_string()),
-            ("TOOLS_BYTES", tools_size.to_string()),
+            ("MEMORY", sizes.memory.to_string()),
+            ("TOOLS_BYTES", sizes.tools.to_string()),
+            ("IMAGE_BYTES", sizes.image.to_string()),
+            ("LAYERS", sizes.layers.clone()),
+            ("CONFIG", order.image.config_digest.to_string()),
             ("STATEROOT", STATEROOT.to_owned()),
             ("BRANCH", BRANCH.to_owned()),
             ("VERSION", order.image.version().to_owned()),

@@ -19,7 +19,7 @@ use crate::preflight::Need;
 use crate::registry::{Client, Pushed};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
-use crate::workspace::DistroName;
+use crate::workspace::{DistroName, Workspace};
 
 /// Ends the tag of an image that was given no version: it names what changes from run to run.
 const UNVERSIONED: &str = "dev";
@@ -77,7 +77,16 @@ pub(crate) struct Made {
 
 /// From folders to an image: discover, find the base, build, compose.
 pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, registry: &Client) -> Result<Made> {
-    let workspace = session.workspace()?;
+    make_of(&session.workspace()?, flags, deliver, (session, registry))
+}
+
+/// The same, of a workspace that was read, and may have been changed since.
+pub(super) fn make_of(
+    workspace: &Workspace,
+    flags: &Compose,
+    deliver: &Deliver,
+    (session, registry): (&Session, &Client),
+) -> Result<Made> {
     if let (Some(base), None, true) = (&flags.base, &flags.distro, deliver.push) {
         return Err(anyhow!("{base} may be any distro's, and the tag that is pushed begins with its name"))
             .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'");
@@ -108,11 +117,11 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     let base_name = match &flags.base {
         Some(name) => name.clone(),
-        None => super::base::name(distro, repository, &workspace, needs, (registry, session))?,
+        None => super::base::name(distro, repository, workspace, needs, (registry, session))?,
     };
     session.ensure(needs)?;
     let base = base::resolve(&base_name, &platforms, registry)?;
-    super::base::warn(&base_name, &base, &workspace, registry, session);
+    super::base::warn(&base_name, &base, workspace, registry, session);
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),
         apps => Go::find(session.cache("go"))?.build_all(apps, &platforms, version, &session.progress)?,
@@ -127,7 +136,7 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
             source: workspace.settings.source.clone(),
         },
     };
-    let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
+    let composition = compose::compose(workspace, &binaries, &base, &settings)?;
 
     let target = repository.tagged(&tag);
     Ok(Made { composition, base, distro: distro.clone(), tag, target, version: flags.app_version.clone() })

@@ -10,6 +10,7 @@ mod disks;
 mod dist;
 mod doctor;
 mod list;
+mod next;
 mod test;
 mod vm;
 

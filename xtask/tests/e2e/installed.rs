@@ -187,7 +187,9 @@ fn dist_makes_disks_once() {
 #[test]
 fn scripts_are_sound() {
     let workspace = Workspace::new();
-    judge("shellcheck", workspace.path("configs/builder/ostree.sh").to_str().unwrap());
+    for script in ["configs/builder/ostree.sh", "base/debian/13/rootfs/usr/sbin/testboot"] {
+        judge("shellcheck", workspace.path(script).to_str().unwrap());
+    }
     judge("shellcheck", &format!("--shell=sh {}/src/vm/checks.sh", env!("CARGO_MANIFEST_DIR")));
 }
 
@@ -201,7 +203,7 @@ fn what_cannot_be_a_disk_is_told() {
     ");
     let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
     insta::assert_snapshot!(error, @"
-    error: making a disk of t: the image cannot install itself: it has no debugfs, find, grub-mkimage, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln
+    error: making a disk of t: the image cannot install itself: it has no cat, debugfs, find, grub-mkimage, head, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln
     hint: an image of debian-13 can; '--builder' names another way, where there is one
     ");
     let dist = workspace.path("target/dist/disk");
