@@ -1,6 +1,5 @@
 //! The image that an upgrade is tried with.
 
-
 use anyhow::{Context, Result, anyhow};
 
 use super::build::make_of;
@@ -40,7 +39,9 @@ pub(super) fn changed(workspace: &Workspace, flags: &Compose, session: &Session)
         .os
         .nginx_conf
         .as_mut()
-        .ok_or_else(|| anyhow!("the workspace has no default in /etc to change: there is no configs/os/nginx.conf"))
+        .ok_or_else(|| {
+            anyhow!("the workspace has no default in /etc to change: there is no configs/os/nginx.conf")
+        })
         .hint("name an image with '--upgrade-to'")?;
     conf.bytes.extend_from_slice(format!("# {VERSION}\n").as_bytes());
     let version = match &flags.app_version {

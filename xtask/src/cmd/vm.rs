@@ -92,12 +92,8 @@ fn test(flags: &VmTest, session: &Session) -> Result<()> {
             let programs: Vec<String> =
                 workspace.apps.iter().map(|app| format!("/usr/bin/{}", app.name)).collect();
             let target = registry.image();
-            let next = vm::Next {
-                image: &target,
-                version: version.as_deref(),
-                programs: &programs,
-                paths: &paths,
-            };
+            let next =
+                vm::Next { image: &target, version: version.as_deref(), programs: &programs, paths: &paths };
             let step = session.progress.step(format!("upgrading to {name}"));
             let upgraded = vm::upgrade(&mut machine, &next, deadline, |what| step.at(what))?;
             step.done(format!("upgraded to {name}, and rolled back"));

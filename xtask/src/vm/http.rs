@@ -72,9 +72,7 @@ fn serve(stream: &TcpStream, answer: impl Fn(&str) -> Answer) -> io::Result<()> 
         Answer::Bytes { media_type, bytes } => {
             (media_type, bytes.len() as u64, Box::new(io::Cursor::new(bytes)))
         }
-        Answer::File(file) => {
-            ("application/octet-stream".to_owned(), file.metadata()?.len(), Box::new(file))
-        }
+        Answer::File(file) => ("application/octet-stream".to_owned(), file.metadata()?.len(), Box::new(file)),
         Answer::NotFound => {
             return write!(
                 &*stream,

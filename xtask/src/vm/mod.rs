@@ -95,17 +95,18 @@ impl Vm {
     /// virtual ones does not work.
     pub(crate) fn start(settings: &Settings<'_>, folder: Folder, progress: &Progress) -> Result<Vm> {
         let acceleration = settings.acceleration.unwrap_or_else(Acceleration::of_this_machine);
-        let mut vm = Vm::boot(settings, acceleration, folder)?;
+        let key = Key::make(&folder.path)?;
+        let mut vm = Vm::boot(settings, acceleration, key, folder)?;
         if acceleration == Acceleration::Kvm && settings.acceleration.is_none() {
             let end = Instant::now() + PROBATION;
             while Instant::now() < end {
                 if vm.qemu.has_ended()? || vm.log()?.contains("KVM internal error") {
                     progress
                         .warn("/dev/kvm is there and does not work: the machine is emulated, which is slow");
-                    let Vm { qemu, folder, .. } = vm;
+                    let Vm { qemu, guest, folder, .. } = vm;
                     // The disk and the ports are free again before the next one starts.
                     drop(qemu);
-                    return Vm::boot(settings, Acceleration::Emulation, folder);
+                    return Vm::boot(settings, Acceleration::Emulation, guest.key, folder);
                 }
                 thread::sleep(INTERVAL);
             }
@@ -113,8 +114,7 @@ impl Vm {
         Ok(vm)
     }
 
-    fn boot(settings: &Settings<'_>, acceleration: Acceleration, mut folder: Folder) -> Result<Vm> {
-        let key = Key::make(&folder.path)?;
+    fn boot(settings: &Settings<'_>, acceleration: Acceleration, key: Key, mut folder: Folder) -> Result<Vm> {
         let seed = Seed::serve(&key.public).context("serving the guest's first settings")?;
         let layer = disk::layer_over(settings.disk, &folder.path)?;
         let variables = settings.firmware.variables(&folder.path)?;
@@ -206,8 +206,7 @@ impl Vm {
     /// What the system says about itself, and what it lets in.
     pub(crate) fn look(&self, limit: Duration) -> Result<Vec<Check>> {
         let left = limit.saturating_sub(self.age()).max(INTERVAL);
-        let mut checks =
-            self.guest.look(CHECKS, &[], left).context("looking at the guest from inside")?;
+        let mut checks = self.guest.look(CHECKS, &[], left).context("looking at the guest from inside")?;
         let probe = (Ipv4Addr::LOCALHOST, self.ports.probe).into();
         checks.push(match guest::get_within(probe, "/", CLOSED) {
             Ok((code, _)) => Check::new("port 7777, outside", false, format!("it is open: {code}")),

@@ -141,10 +141,7 @@ impl Machine<'_> {
             .args(["-m", &self.memory.to_string()])
             .args(["-serial", &format!("file:{}", escaped(self.console))])
             // What is written is thrown away, so nobody waits until it is on disk.
-            .args([
-                "-drive",
-                &format!("if=virtio,format=qcow2,cache=unsafe,file={}", escaped(self.disk)),
-            ])
+            .args(["-drive", &format!("if=virtio,format=qcow2,cache=unsafe,file={}", escaped(self.disk))])
             .args(["-netdev", &format!("user,id=net{forwards}")])
             .args(["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"])
             .args(["-smbios", &format!("type=1,serial={}", self.serial)]);
@@ -178,6 +175,6 @@ mod tests {
             serial: "ds=nocloud;s=http://10.0.2.2:1/",
             ports: Ports { ssh: 22000, web: 8000, probe: 7000 },
         };
-        insta::assert_snapshot!(machine.command(&sh), @"");
+        insta::assert_snapshot!(machine.command(&sh), @"setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -display none -no-user-config -machine q35,accel=tcg -cpu max -smp 2 -m 1024 -serial file:console.log -drive if=virtio,format=qcow2,cache=unsafe,file=a,,b.qcow2 -netdev user,id=net,hostfwd=tcp:127.0.0.1:22000-:22,hostfwd=tcp:127.0.0.1:8000-:80,hostfwd=tcp:127.0.0.1:7000-:7777 -device virtio-net-pci,netdev=net -device virtio-rng-pci -smbios type=1,serial=ds=nocloud;s=http://10.0.2.2:1/");
     }
 }

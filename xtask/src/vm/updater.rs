@@ -10,7 +10,8 @@ pub(super) enum Updater {
 }
 
 /// Prints the name of the one that a guest has.
-pub(super) const PROBE: &str = "PATH=$PATH:/usr/sbin; basename \"$(command -v bootc || command -v testboot)\"";
+pub(super) const PROBE: &str =
+    "PATH=$PATH:/usr/sbin; basename \"$(command -v bootc || command -v testboot)\"";
 
 /// Registries without TLS. Source: containers-registries.conf(5).
 const REGISTRIES: &str = "/etc/containers/registries.conf.d/90-testboot-vm.conf";
@@ -53,7 +54,8 @@ mod tests {
 
     #[test]
     fn commands_are_those_of_an_operator() {
-        let commands = |updater: Updater| [updater.switch("10.0.2.2:5000/os:next"), updater.rollback().to_owned()];
+        let commands =
+            |updater: Updater| [updater.switch("10.0.2.2:5000/os:next"), updater.rollback().to_owned()];
         insta::assert_snapshot!(commands(Updater::Testboot).join("\n"), @"
         sudo testboot switch http://10.0.2.2:5000/os:next
         sudo testboot rollback

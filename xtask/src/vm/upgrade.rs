@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
+use super::Vm;
 use super::guest::Check;
 use super::updater::{PROBE, Updater};
-use super::Vm;
 use crate::hint::WithHint;
 
 /// Makes what has to be kept, and looks for it.
@@ -119,7 +119,8 @@ impl State {
         let mut answers = BTreeMap::new();
         for path in next.paths {
             // What is wrong with one is told by its check.
-            let answer = vm.get(path).map_or_else(|error| error.to_string(), |(code, body)| format!("{code} {body}"));
+            let answer =
+                vm.get(path).map_or_else(|error| error.to_string(), |(code, body)| format!("{code} {body}"));
             answers.insert(path.clone(), answer.trim_end().to_owned());
         }
         Ok(State::parse(&text, answers))
@@ -146,7 +147,11 @@ impl State {
         let bad = self.answers.iter().filter(|(_, answer)| !answer.starts_with(['2', '3']));
         let bad: Vec<String> = bad.map(|(path, answer)| format!("{path}: {answer}")).collect();
         let found = if bad.is_empty() { self.answers.keys().cloned().collect() } else { bad };
-        Check::new("apps answer", self.answers.values().all(|answer| answer.starts_with(['2', '3'])), found.join(", "))
+        Check::new(
+            "apps answer",
+            self.answers.values().all(|answer| answer.starts_with(['2', '3'])),
+            found.join(", "),
+        )
     }
 }
 
@@ -155,19 +160,32 @@ fn arrived(before: &State, after: &State, next: &Next<'_>) -> Vec<Check> {
     let is_images = after.files.contains_key(DEFAULT) && after.file(DEFAULT) == after.file(DEFAULT_IN_IMAGE);
     let mut checks = vec![
         Check::new("another image is booted", before.deployment != after.deployment, &*after.deployment),
-        Check::new("a default in /etc", is_images, if is_images { "as the image has it" } else { "not the image's" }),
+        Check::new(
+            "a default in /etc",
+            is_images,
+            if is_images { "as the image has it" } else { "not the image's" },
+        ),
         after.are_answered(),
     ];
     if let Some(version) = next.version {
         let is_new = before.file(DEFAULT) != after.file(DEFAULT);
-        checks.push(Check::new("a changed default in /etc", is_new, if is_new { "arrived" } else { "did not arrive" }));
-        let is_new = |path: &&String| before.file(path) != after.file(path) && after.files.contains_key(*path);
+        checks.push(Check::new(
+            "a changed default in /etc",
+            is_new,
+            if is_new { "arrived" } else { "did not arrive" },
+        ));
+        let is_new =
+            |path: &&String| before.file(path) != after.file(path) && after.files.contains_key(*path);
         let new: Vec<&str> = next.programs.iter().filter(is_new).map(String::as_str).collect();
         checks.push(Check::new("apps are new", new.len() == next.programs.len(), new.join(", ")));
         // Not every app says what version it is.
         let old_says = |path: &&str| before.answers.get(*path) != after.answers.get(*path);
-        let (says, changed) = (after.that_say(version), next.paths.iter().map(String::as_str).filter(old_says).count());
-        let found = format!("{version} is said by {}", if says.is_empty() { "none".to_owned() } else { says.join(", ") });
+        let (says, changed) =
+            (after.that_say(version), next.paths.iter().map(String::as_str).filter(old_says).count());
+        let found = format!(
+            "{version} is said by {}",
+            if says.is_empty() { "none".to_owned() } else { says.join(", ") }
+        );
         checks.push(Check::new("the new version answers", !says.is_empty() || changed == 0, found));
     }
     checks
@@ -193,7 +211,8 @@ mod tests {
     use super::*;
 
     fn state(deployment: &str, sum: &str, answer: &str) -> State {
-        let text = format!("{deployment}\n{sum}  {DEFAULT}\n{sum}  {DEFAULT_IN_IMAGE}\n{sum}  /usr/bin/hello\n");
+        let text =
+            format!("{deployment}\n{sum}  {DEFAULT}\n{sum}  {DEFAULT_IN_IMAGE}\n{sum}  /usr/bin/hello\n");
         State::parse(&text, BTreeMap::from([("/".to_owned(), answer.to_owned())]))
     }
 

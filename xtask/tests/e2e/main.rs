@@ -4,9 +4,11 @@
 
 mod base;
 mod bases;
+mod boot;
 mod disk;
 mod failures;
 mod harness;
+mod host;
 mod image;
 mod installed;
 mod interrupts;
