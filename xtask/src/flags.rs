@@ -343,7 +343,7 @@ pub(crate) struct VmTest {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) upgrade_to: Option<ImageName>,
     /// How many seconds a boot with its checks may take; emulation takes one to six minutes
-    #[arg(long, default_value_t = 400, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) deadline: u64,
 }
 

@@ -64,7 +64,7 @@ impl Image {
     /// Finds out what `disk` is, by the file's ending.
     fn find(disk: &Path) -> Result<Image> {
         // The layer, which is elsewhere, names it.
-        let path = fs::canonicalize(disk)?;
+        let path = fs::canonicalize(disk).hint("'cargo xtask disk qcow2' makes one")?;
         let ending = disk.extension().unwrap_or_default().to_string_lossy();
         let (format, part) = match &*ending {
             "qcow2" => ("qcow2", None),

@@ -129,7 +129,7 @@ fn a_machine_ends_with_its_run() {
     let layer = folder.join("disk.qcow2");
     let is_on = || {
         processes_of(&layer).iter().any(|command| command.starts_with("qemu-system"))
-            && folder.join("qemu.log").exists()
+            && folder.join("console.log").exists()
     };
 
     let child = start(workspace.command(test));
@@ -151,7 +151,11 @@ fn a_machine_ends_with_its_run() {
     assert!(layer.exists(), "nobody could remove it");
     // The next run finds what was left, and says why it gives up.
     let error = workspace.failure(&format!("{test} --deadline 1"));
-    insta::assert_snapshot!(error.replace(folder.to_str().unwrap(), "FOLDER"), @"");
+    insta::assert_snapshot!(error.replace(folder.to_str().unwrap(), "FOLDER"), @"
+    error: not within 1 s: nginx answers
+    its console is silent
+    hint: FOLDER/console.log says how far it came; '--deadline' gives it more time
+    ");
     assert_eq!(left(), ["console.log", "qemu.log"]);
     assert_eq!(names(&workspace.path("target/xtask/vm")), ["1"]);
 }
@@ -160,10 +164,21 @@ fn a_machine_ends_with_its_run() {
 fn what_is_no_disk_is_told() {
     let workspace = Workspace::new();
     fs::write(workspace.path("../x.iso"), "").unwrap();
-    insta::assert_snapshot!(workspace.failure("vm test ../x.iso --firmware bios"), @"");
-    insta::assert_snapshot!(workspace.failure("vm test ../gone.qcow2 --firmware bios"), @"");
+    insta::assert_snapshot!(workspace.failure("vm test ../x.iso --firmware bios"), @"
+    error: reading the disk ../x.iso: ../x.iso is no disk that QEMU boots
+    hint: name a file that ends in .qcow2, .raw, .img, .vmdk, .vhd or .ova
+    ");
+    insta::assert_snapshot!(workspace.failure("vm test ../gone.qcow2 --firmware bios"), @"
+    error: reading the disk ../gone.qcow2: No such file or directory (os error 2)
+    hint: 'cargo xtask disk qcow2' makes one
+    ");
     fs::write(workspace.path("../x.ova"), "x").unwrap();
-    insta::assert_snapshot!(workspace.failure("vm test ../x.ova --firmware bios"), @"");
+    insta::assert_snapshot!(workspace.failure("vm test ../x.ova --firmware bios"), @"
+    error: reading the disk ../x.ova: it is no OVA: failed to read entire block
+    ");
     let missing = workspace.failure("vm test ../x.qcow2 --upgrade-to oci:../gone:t");
-    insta::assert_snapshot!(missing, @"");
+    insta::assert_snapshot!(missing, @"
+    error: reading oci:../gone:t: opening the OCI layout ../gone: No such file or directory (os error 2)
+    hint: name a folder that 'cargo xtask build' or skopeo has written
+    ");
 }

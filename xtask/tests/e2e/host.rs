@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Layout, MANIFEST, REF_NAME, host_architecture, sha256, skopeo_push};
+use crate::harness::{Layout, MANIFEST, REF_NAME, host_architecture, judge, sha256, skopeo_push};
 use crate::root::{Root, root};
 use crate::testing::{Login, Registry};
 
@@ -213,6 +213,7 @@ fn a_debian_host_gets_the_layers_it_lacks() {
     assert_eq!(host.fails("rollback"), "testboot: a rollback waits for the next reboot already");
 
     refuses(&host, &layout, &image);
+    asks_for_a_signature(&host, &layout, &registry);
 }
 
 /// What must not become a system. It follows what is above: the host is one for all tests.
@@ -259,4 +260,80 @@ fn refuses(host: &Host, layout: &Layout, image: &str) {
         "testboot status             what this host runs, and what waits"
     );
     assert_eq!((host.calls().as_str(), host.ostree("rev-parse testboot/image")), ("", before));
+}
+
+/// With a key, only what it has signed is taken. openssl stands in for cosign, which writes the same.
+fn asks_for_a_signature(host: &Host, layout: &Layout, registry: &Registry) {
+    let (private, public) = (layout.dir.join("key.pem"), layout.dir.join("key.pub"));
+    let path = |path: &std::path::Path| path.display().to_string();
+    judge("openssl", &format!("ecparam -name prime256v1 -genkey -noout -out {}", path(&private)));
+    judge("openssl", &format!("ec -in {} -pubout -out {}", path(&private), path(&public)));
+    host.root.write("/etc/testboot/signing-key.pub", "644", &fs::read_to_string(&public).unwrap());
+    let image = format!("{}/me/os:v2", registry.address());
+    let run = || host.testboot(&format!("switch http://{image}"));
+    let (ok, text) = run();
+    assert!(!ok && text.contains(".sig cannot be had"), "{text}");
+
+    let digest = layout.digest("v2");
+    let signature = layout.dir.join("signature");
+    let sign = |tag: &str, reference: &str, digest: &Value| {
+        let payload = json!({
+            "critical": {
+                "identity": {"docker-reference": reference}, "image": {"docker-manifest-digest": digest},
+                "type": "cosign container image signature",
+            },
+            "optional": null,
+        });
+        let mut layer =
+            layout.put(payload.to_string().as_bytes(), "application/vnd.dev.cosign.simplesigning.v1+json");
+        let payload = layout.blob_path(layer["digest"].as_str().unwrap());
+        let arguments =
+            format!("dgst -sha256 -sign {} -out {} {}", path(&private), path(&signature), path(&payload));
+        judge("openssl", &arguments);
+        let text = judge("base64", &format!("--wrap=0 {}", path(&signature)));
+        layer["annotations"] = json!({"dev.cosignproject.cosign/signature": text});
+        let config =
+            layout.put(b"{\"rootfs\": {\"diff_ids\": [\"\"]}}", "application/vnd.oci.image.config.v1+json");
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+        let manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
+        let manifest = layout.blob_path(manifest["digest"].as_str().unwrap());
+        put(registry, &layout.dir, tag, &manifest);
+    };
+    let tag = format!("sha256-{}.sig", digest.as_str().unwrap().strip_prefix("sha256:").unwrap());
+    let here = format!("{}/me/os", registry.address());
+    let refusal = format!("testboot: http://{image} is not signed by /etc/testboot/signing-key.pub");
+    for (reference, digest) in [("elsewhere/me/os", &digest), (here.as_str(), &layout.digest("v1"))] {
+        sign(&tag, reference, digest);
+        assert_eq!(host.fails(&format!("switch http://{image}")), refusal, "{reference}");
+    }
+    sign(&tag, &here, &digest);
+    let (ok, text) = run();
+    assert!(ok, "{text}");
+    // Another key's.
+    judge("openssl", &format!("ecparam -name prime256v1 -genkey -noout -out {}", path(&private)));
+    sign(&tag, &here, &digest);
+    assert_eq!(host.fails(&format!("switch http://{image}")), refusal);
+    host.root.ok("rm /etc/testboot/signing-key.pub");
+}
+
+/// Sends a manifest of a layout, with its blobs, as it is.
+fn put(registry: &Registry, layout: &std::path::Path, tag: &str, manifest: &std::path::Path) {
+    let document: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let address = registry.address();
+    let blobs = document["layers"].as_array().unwrap().iter().chain([&document["config"]]);
+    for blob in blobs {
+        let digest = blob["digest"].as_str().unwrap();
+        let file = layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
+        let start = judge("curl", &format!("-sfi -X POST http://{address}/v2/me/os/blobs/uploads/"));
+        let location = start.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim();
+        judge("curl", &format!("-sf -X PUT --data-binary @{} {location}&digest={digest}", file.display()));
+    }
+    judge(
+        "curl",
+        &format!(
+            "-sf -X PUT -HContent-Type:{MANIFEST} --data-binary @{} http://{address}/v2/me/os/manifests/{tag}",
+            manifest.display()
+        ),
+    );
 }
