@@ -54,6 +54,8 @@ deploy() {
 	# Paths in the boot entries begin with /boot, which is a directory of the root file system.
 	ostree --repo=$repo config set sysroot.bootprefix true
 	ostree --repo=$repo config set core.fsync false
+	# How much room there is was looked at before; ostree counts what it has already a second time.
+	ostree --repo=$repo config set core.min-free-space-percent 0
 	# ostree rewrites this file with each deployment; before the first there has to be one.
 	mkdir -p sysroot/boot/loader.0 sysroot/boot/syslinux
 	ln -s loader.0 sysroot/boot/loader
@@ -86,6 +88,7 @@ deploy() {
 	OSTREE_SYSROOT_DEBUG=mutable-deployments ostree admin deploy --sysroot=sysroot --os="$STATEROOT" \
 		"--karg=root=UUID=$ROOT_UUID" "$@" "$BRANCH"
 	ostree --repo=$repo config unset core.fsync
+	ostree --repo=$repo config unset core.min-free-space-percent
 }
 
 # Commits the tar on standard input, and prints the commit.

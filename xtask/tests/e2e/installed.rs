@@ -93,6 +93,12 @@ fn a_disk_holds_the_image_and_two_boot_loaders() {
     let source = made.workspace.path("systemd/hello.service");
     assert_eq!(unit, fs::read_to_string(source).unwrap());
     assert!(debugfs(&format!("ls {deployment}/etc")).contains("machine-id"), "etc is there");
+    // So that an upgrade downloads only what is new.
+    let refs = debugfs("ls -p /ostree/repo/refs/heads/testboot/layer");
+    for layer in made.workspace.layout("../image").manifest("os")["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        assert!(refs.contains(digest), "{digest} in {refs}");
+    }
     let entry = debugfs("cat /boot/loader/syslinux.cfg");
     for argument in ["root=UUID=", " rw ", "console=tty0 console=ttyS0,115200n8", "ostree=/ostree/boot."] {
         assert!(entry.contains(argument), "{argument} in {entry}");
