@@ -327,7 +327,13 @@ fn put(registry: &Registry, layout: &std::path::Path, tag: &str, manifest: &std:
         let file = layout.join("blobs/sha256").join(digest.strip_prefix("sha256:").unwrap());
         let start = judge("curl", &format!("-sfi -X POST http://{address}/v2/me/os/blobs/uploads/"));
         let location = start.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap().trim();
-        judge("curl", &format!("-sf -X PUT --data-binary @{} {location}&digest={digest}", file.display()));
+        judge(
+            "curl",
+            &format!(
+                "-sf -X PUT -HContent-Type:application/octet-stream --data-binary @{} {location}&digest={digest}",
+                file.display()
+            ),
+        );
     }
     judge(
         "curl",
