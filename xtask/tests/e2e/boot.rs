@@ -173,9 +173,7 @@ fn what_is_no_disk_is_told() {
     hint: 'cargo xtask disk qcow2' makes one
     ");
     fs::write(workspace.path("../x.ova"), "x").unwrap();
-    insta::assert_snapshot!(workspace.failure("vm test ../x.ova --firmware bios"), @"
-    error: reading the disk ../x.ova: it is no OVA: failed to read entire block
-    ");
+    insta::assert_snapshot!(workspace.failure("vm test ../x.ova --firmware bios"), @"error: reading the disk ../x.ova: it is no OVA: failed to read entire block");
     let missing = workspace.failure("vm test ../x.qcow2 --upgrade-to oci:../gone:t");
     insta::assert_snapshot!(missing, @"
     error: reading oci:../gone:t: opening the OCI layout ../gone: No such file or directory (os error 2)
