@@ -217,6 +217,9 @@ fn explained(error: DiskError, source: &Path, folder: &Path, options: &Options) 
             let hint = format!("leave out {format}, or make a smaller disk");
             hinted(error, hint).context(raw)
         }
+        DiskError::Changed => {
+            hinted(error, "stop the machine or the program that writes to it, and try again").context(raw)
+        }
         DiskError::Read(_) | DiskError::Encode(_) => anyhow::Error::from(error).context(raw),
         DiskError::Write { format, .. } => {
             let path = folder.join(options.name.file(*format));
