@@ -40,8 +40,7 @@ fn a_raw_that_changes_is_no_disk() {
         raw.set_modified(std::time::UNIX_EPOCH).unwrap();
         let targets = vec![Target { format: DiskFormat::Qcow2, file: tempfile::tempfile().unwrap() }];
         let once = std::sync::Once::new();
-        let error =
-            convert(&raw, targets, &options(USUAL), || once.call_once(|| change(&raw))).unwrap_err();
+        let error = convert(&raw, targets, &options(USUAL), || once.call_once(|| change(&raw))).unwrap_err();
         assert!(matches!(error, DiskError::Changed), "{error}");
     }
 }
