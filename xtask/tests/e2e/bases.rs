@@ -86,33 +86,45 @@ fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// The stand-ins whose cloud-init has its units' old names, as before 24.3.
-const OLD_CLOUD_INIT: &[&str] = &["centos-stream9", "fedora-40"];
+/// Whether a stand-in's cloud-init has its units' old names, as before 24.3.
+fn has_old_cloud_init(distro: &str) -> bool {
+    ["centos-stream9", "fedora-40"].contains(&distro)
+}
+
 const CLOUD_INIT_OLD: &[&str] = &["cloud-init"];
 const CLOUD_INIT_NEW: &[&str] = &["cloud-init-main", "cloud-init-network"];
 
-/// What is in some bases only, or differs from base to base; all else is the same in each.
-fn differs(distro: &str, path: &str) -> bool {
-    let of_cloud_init = |names: &[&str]| {
-        names.iter().any(|name| {
-            path.starts_with("usr/lib/systemd/system/") && path.ends_with(&format!("/{name}.service"))
-        }) || names
-            .iter()
-            .any(|name| path == format!("etc/systemd/system/multi-user.target.wants/{name}.service"))
-    };
-    let (is_old, family) = (OLD_CLOUD_INIT.contains(&distro), distro.split('-').next().unwrap());
-    match family {
-        _ if of_cloud_init(if is_old { CLOUD_INIT_OLD } else { CLOUD_INIT_NEW }) => true,
-        // EPEL, where htop comes from, is a repository more, and a package.
-        "centos" => {
-            ["etc/yum.repos.d", "etc/yum.repos.d/epel.repo", "usr/share/standin/packages"].contains(&path)
-        }
-        // An edition's zone, which the base does not use.
-        "fedora" => {
-            ["usr/lib/firewalld/zones/FedoraServer.xml", "usr/share/standin/packages"].contains(&path)
-        }
-        other => panic!("say what a base of {other} has that others have not"),
-    }
+type Differences = (fn(&str) -> bool, &'static [&'static str]);
+
+/// What the bases of some distros have for themselves; all else is the same in each.
+const DIFFERENCES: &[Differences] = &[
+    // htop comes from EPEL, which is a package and a repository more.
+    (|distro| distro.starts_with("centos-"), &["etc/yum.repos.d", "etc/yum.repos.d/epel.repo"]),
+    (|_| true, &["usr/share/standin/packages"]),
+    // An edition's zone, which the base does not use.
+    (|distro| distro.starts_with("fedora-"), &["usr/lib/firewalld/zones/FedoraServer.xml"]),
+    (
+        has_old_cloud_init,
+        &[
+            "usr/lib/systemd/system/cloud-init.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init.service",
+        ],
+    ),
+    (
+        |distro| !has_old_cloud_init(distro),
+        &[
+            "usr/lib/systemd/system/cloud-init-main.service",
+            "usr/lib/systemd/system/cloud-init-network.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init-main.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init-network.service",
+        ],
+    ),
+];
+
+/// What a distro's base has for itself.
+fn differences(distro: &str) -> BTreeSet<&'static str> {
+    let of_it = DIFFERENCES.iter().filter(|(is_for, _)| is_for(distro));
+    of_it.flat_map(|(_, paths)| paths.iter().copied()).collect()
 }
 
 /// What the comparison of two bases looks at.
@@ -176,13 +188,14 @@ fn every_containerfile_makes_the_same_base() {
 
     // What one distro gets, all of them get, but for what the table says; and what it says is there.
     let same = |name: &str, top: &BTreeMap<String, Entry>| -> BTreeSet<String> {
-        top.keys().filter(|path| !differs(name, path)).cloned().collect()
+        let own = differences(name);
+        assert!(own.iter().all(|path| top.contains_key(*path)), "{own:?} in {name}");
+        top.keys().filter(|path| !own.contains(path.as_str())).cloned().collect()
     };
     let (first, expected) = tops.iter().next().unwrap();
     for (name, top) in &tops {
         let (paths, theirs) = (same(name, top), same(first, expected));
         assert_eq!(paths.symmetric_difference(&theirs).collect::<Vec<_>>(), [""; 0], "{name} and {first}");
-        assert!(top.keys().any(|path| differs(name, path)), "{name}");
         for path in paths {
             assert!(seen(&top[&path]) == seen(&expected[&path]), "{path} in {name} and {first}");
         }
@@ -262,7 +275,7 @@ fn check_tuning(workspace: &Workspace, distro: &str, top: &BTreeMap<String, Entr
 
     let text = |path: &str| String::from_utf8(at(top, path).content.clone()).unwrap();
     let link = |path: &str| at(top, path).header.link_name().unwrap().unwrap().to_str().unwrap().to_owned();
-    let cloud_init = if OLD_CLOUD_INIT.contains(&distro) { CLOUD_INIT_OLD } else { CLOUD_INIT_NEW };
+    let cloud_init = if has_old_cloud_init(distro) { CLOUD_INIT_OLD } else { CLOUD_INIT_NEW };
     let services =
         ["chronyd", "firewalld", "nginx", "sshd", "cloud-init-local", "cloud-config", "cloud-final"];
     let expected: BTreeSet<String> =
@@ -365,6 +378,9 @@ fn containerfiles_and_scripts_are_in_good_order() {
     assert!(!containerfiles.is_empty());
     judge("hadolint", &containerfiles.join(" "));
     judge("shellcheck", &named("setup.sh").join(" "));
+    let stand_ins = files(&repository.join("xtask/tests/e2e/standin"));
+    let stand_ins: Vec<_> = stand_ins.values().map(|path| path.display().to_string()).collect();
+    judge("shellcheck", &stand_ins.join(" "));
     let temp = tempfile::tempdir().unwrap();
     let planted = temp.path().join("Containerfile");
     for path in containerfiles {
