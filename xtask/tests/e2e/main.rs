@@ -6,6 +6,7 @@ mod base;
 mod bases;
 mod disk;
 mod failures;
+mod first_boot;
 mod harness;
 mod image;
 mod installed;
@@ -16,3 +17,4 @@ mod standin;
 #[path = "../../src/testing/mod.rs"]
 mod testing;
 mod tuning;
+mod values;
