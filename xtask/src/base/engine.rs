@@ -272,7 +272,9 @@ impl Trouble {
         if says(&["no space left on device", "No space left on device", "disk quota exceeded"]) {
             return Some(Trouble::DiskFull);
         }
-        if says(&["checking on sources under"]) && says(&["no such file or directory"]) {
+        // What COPY misses, and what a mount misses.
+        let is_missing = says(&["no such file or directory"]) && says(&["checking on sources under", "/context/"]);
+        if is_missing || says(&["on host to bind mount into container"]) {
             return Some(Trouble::NotInContext);
         }
         known(text).map(Trouble::Known)

@@ -407,13 +407,19 @@ fn who_may_not_push_hears_of_it_before_the_build() {
     let site = Site::new();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let error = site.run("podman", &format!("base tiny-1 --push --image {closed}/me/os")).failure();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"
+    error: http://127.0.0.1:PORT/v2/me/os/blobs/uploads/ cannot be reached: Connection refused (os error 111)
+    hint: is the registry at 127.0.0.1:PORT running?
+    ");
     let denying = FaultProxy::alone(|_| {
         Fault::Answer(answer("401 Unauthorized", &[("WWW-Authenticate", "Basic realm=x")], b""))
     });
     let error =
         site.run("podman", &format!("base tiny-1 --push --image {}/me/os", denying.address())).failure();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"
+    error: no credentials for 127.0.0.1:PORT
+    hint: run 'podman login 127.0.0.1:PORT'
+    ");
     assert!(!site.workspace.path("target/base").exists(), "nothing was built");
 }
 
