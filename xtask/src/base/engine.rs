@@ -273,7 +273,8 @@ impl Trouble {
             return Some(Trouble::DiskFull);
         }
         // What COPY misses, and what a mount misses.
-        let is_missing = says(&["no such file or directory"]) && says(&["checking on sources under", "/context/"]);
+        let is_missing =
+            says(&["no such file or directory"]) && says(&["checking on sources under", "/context/"]);
         if is_missing || says(&["on host to bind mount into container"]) {
             return Some(Trouble::NotInContext);
         }

@@ -138,9 +138,9 @@ fn make(
                 .hint("leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'");
         }
         DistroKind::Packages { suite, released } => {
-            debian::ensure(distro, (suite, *released), root, &dir, request.freshness, progress, |needs| {
-                session.ensure(&[needs, request.also].concat())
-            })?
+            let (released, freshness) = (*released, request.freshness);
+            let order = debian::Order { distro, suite, released, root, dir: &dir, freshness };
+            debian::ensure(&order, progress, &|needs| session.ensure(&[needs, request.also].concat()))?
         }
         DistroKind::Image { upstream } => {
             let order = Order {
