@@ -157,6 +157,14 @@ fn an_interrupt_leaves_nothing_of_a_build() {
             site.check_clean();
         }
     }
+    // Once the image is built, there is no step any more, but the image.
+    contain(&site.workspace, "RUN touch /usr/share/another");
+    let layout = site.workspace.path("target/base/tiny-1");
+    let child = start(site.command("podman", "base tiny-1"));
+    let is_exported = |name: &String| layout.join(name).join("export").exists();
+    wait_until("the export", || names(&layout).iter().any(is_exported));
+    interrupt(child, Signal::INT);
+    site.check_clean();
     assert_eq!(fingerprint(&site.workspace.path("target/base")), before);
 }
 
@@ -360,6 +368,70 @@ fn a_user_without_ids_is_told_before_the_build() {
     assert!(error.starts_with(expected), "{error}");
     assert!(error.contains(" nobody' and then 'podman system migrate', or run this as root"), "{error}");
     assert!(!site.workspace.path("target/base").exists());
+}
+
+/// Without root, an engine works in namespaces of its own, as the owner of a range of ids.
+#[test]
+fn an_ordinary_user_leaves_nothing_either() {
+    let site = Site::new();
+    let path = |name: &str| site.workspace.path(&format!("../{name}"));
+    fs::create_dir(path("home")).unwrap();
+    fs::create_dir(path("runtime")).unwrap();
+    fs::write(path("ids"), "nobody:500000:65536\n").unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), path("xtask")).unwrap();
+    // Root becomes somebody who has a range; whoever else runs this has one already.
+    let is_root = rustix::process::geteuid().is_root();
+    let as_user = "mount --bind ../ids /etc/subuid && mount --bind ../ids /etc/subgid && \
+                   exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+    let command = |program_and_arguments: &str| {
+        let mut words = program_and_arguments.split(' ');
+        let program_itself = words.next().unwrap();
+        let mut command = Command::new(if is_root { program("unshare") } else { program(program_itself) });
+        if is_root {
+            command.args(["-m", "sh", "-c", as_user, "sh", program_itself]);
+        }
+        site.workspace.prepare(command.args(words));
+        set_up_engine(&site.workspace, &mut command);
+        // The one driver that needs nothing of the machine.
+        let storage = fs::read_to_string(path("engine/storage.conf")).unwrap();
+        fs::write(path("engine/storage.conf"), storage.replace("\"overlay\"\n", "\"vfs\"\n")).unwrap();
+        command.env("HOME", path("home")).env("XDG_RUNTIME_DIR", path("runtime"));
+        command
+    };
+    let engine = |arguments: &str| {
+        let run = Run::new(command(&format!("podman {arguments}")).output().unwrap());
+        succeeded(&run)
+    };
+    let base = format!("{} base tiny-1", path("xtask").display());
+    drop(command(&base));
+    if is_root {
+        judge("chown", &format!("--recursive --no-dereference 65534:65534 {}", path("").display()));
+    }
+    let digest = succeeded(&Run::new(command(&base).output().unwrap()));
+    let check_clean = || {
+        assert!(!site.steps().iter().any(|step| step.starts_with("sleep")));
+        assert_eq!(engine("ps --all --external --quiet"), "");
+        assert_eq!(engine("images --all --format {{.Repository}}"), site.upstream.name);
+        assert_eq!(names(&site.workspace.path("target/base/tiny-1")).len(), 3);
+    };
+    check_clean();
+    for signal in [Signal::INT, Signal::KILL] {
+        contain(&site.workspace, "RUN echo begun; sleep 1000");
+        let child = start(command(&base));
+        wait_until("the step", || site.steps().iter().any(|step| step.starts_with("sleep")));
+        if signal == Signal::INT {
+            interrupt(child, signal);
+        } else {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            child.wait_with_output().unwrap();
+            contain(&site.workspace, "");
+            assert_eq!(succeeded(&Run::new(command(&base).output().unwrap())), digest);
+        }
+        check_clean();
+    }
+    // Only in the engine's namespaces everything is the user's own; then the process that holds them.
+    engine(&format!("unshare rm -r {}", path("engine/root").display()));
+    engine("system migrate");
 }
 
 #[test]
