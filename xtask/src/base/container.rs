@@ -294,3 +294,21 @@ fn recompress(from: &Store, store: &Store, layer: &Descriptor) -> Result<Layer> 
         Ok((layer.descriptor().clone(), layer))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hint::hints;
+
+    #[test]
+    fn a_full_disk_of_ours_is_told_like_the_engine_s() {
+        let check = |kind: io::ErrorKind, expected: bool| {
+            let error = Err::<(), _>(io::Error::from(kind)).context("writing").unwrap_err();
+            let error = with_space_hint(error, Engine::Buildah);
+            assert_eq!(hints(&error).any(|hint| hint.contains("'buildah rm --all'")), expected, "{kind}");
+        };
+        check(io::ErrorKind::StorageFull, true);
+        check(io::ErrorKind::QuotaExceeded, true);
+        check(io::ErrorKind::NotFound, false);
+    }
+}
