@@ -106,8 +106,7 @@ pub(crate) fn ensure(
         .carry_out((&context, labels), (&store, registry), progress, |what| {
             step.at(format!("{doing}: {what}"))
         })
-        .map_err(|error| with_space_hint(error, engine))
-        .context(doing.clone())?;
+        .map_err(|error| with_space_hint(error, engine))?;
     store.keep_only(&tag)?;
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
@@ -230,7 +229,9 @@ impl Make<'_> {
             labels,
             created: order.created,
         };
-        engine.build(&build, &on_step)?;
+        engine
+            .build(&build, &on_step)
+            .with_context(|| format!("making {} from {}", order.distro.name, upstream.name))?;
         is_built.store(true, Ordering::SeqCst);
         on_step("reading it back");
         engine.export(&build, (EXPORT, self.tag))?;
