@@ -169,6 +169,14 @@ impl Engine {
         Ok(found)
     }
 
+    /// The command that shows working containers.
+    pub(super) fn listing(self) -> &'static str {
+        match self {
+            Engine::Podman => "podman ps --all --external",
+            Engine::Buildah => "buildah containers",
+        }
+    }
+
     /// Removes a container that nothing works in any more, and what is mounted for it.
     pub(super) fn remove_container(self, container: &str) -> Result<()> {
         let sh = Shell::new()?;

@@ -90,30 +90,26 @@ impl Scratch {
         }
     }
 
-    /// Removes all that the build has left. What cannot be removed is named, with what would do it.
+    /// Removes all that the build has left. Where something cannot be removed, the folder stays, so
+    /// that the next run tries again.
     pub(crate) fn remove(&self, engine: Engine, end: End, progress: &Progress) {
-        let warn = |result: Result<()>, way: String| {
-            if let Err(error) = result {
-                progress.warn(format!("a build's leftovers are still there: {error:#}\nhint: run {way}"));
-            }
+        let removed = match end {
+            End::Built => Ok(()),
+            End::Unknown => self.remove_containers(engine),
         };
-        let name = engine.need().program;
-        if end == End::Unknown {
-            self.end_engine();
-            self.end_steps();
-            engine.forget_steps(&self.temporary());
-            match engine.working_containers(&self.mark) {
-                Ok(containers) => {
-                    for container in containers {
-                        warn(engine.remove_container(&container), format!("'{name} rm --force {container}'"));
-                    }
-                }
-                Err(error) => warn(Err(error), format!("'{name} rm --all'")),
-            }
+        let removed = removed.and_then(|()| engine.forget(&engine::image(&self.mark)));
+        if let Err(error) = removed.and_then(|()| self.remove_folder()) {
+            progress.warn(format!("what a build has left is still there: {error:#}"));
+            progress.warn(format!("the next run tries again to remove it; '{}' shows it", engine.listing()));
         }
-        let image = engine::image(&self.mark);
-        warn(engine.forget(&image), format!("'{name} rmi {image}'"));
-        warn(self.remove_folder(), format!("'rm -r {}'", self.dir.display()));
+    }
+
+    fn remove_containers(&self, engine: Engine) -> Result<()> {
+        self.end_engine();
+        self.end_steps();
+        engine.forget_steps(&self.temporary());
+        let containers = engine.working_containers(&self.mark)?;
+        containers.iter().try_for_each(|container| engine.remove_container(container))
     }
 
     /// Ends an engine that a killed run has left working.
