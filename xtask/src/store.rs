@@ -53,6 +53,21 @@ pub(crate) enum Change {
 impl Store {
     /// Opens the layout at `path` for writing, and makes it when it is not there.
     pub(crate) fn create(path: &Path) -> Result<Store> {
+        Store::locked(path, || {
+            Err(anyhow!("another run is writing {}", path.display()))
+                .hint("wait until it has ended, and run the command again")
+        })
+    }
+
+    /// The same, once no other run writes it; `on_wait` is told that there is one.
+    pub(crate) fn create_when_free(path: &Path, on_wait: impl FnOnce()) -> Result<Store> {
+        Store::locked(path, || {
+            on_wait();
+            Ok(())
+        })
+    }
+
+    fn locked(path: &Path, on_wait: impl FnOnce() -> Result<()>) -> Result<Store> {
         let writing = || format!("writing the OCI layout {}", path.display());
         fs::create_dir_all(path).with_context(writing)?;
         let is_empty = fs::read_dir(path).with_context(writing)?.next().is_none();
@@ -66,8 +81,8 @@ impl Store {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(anyhow!("another run is writing {}", path.display()))
-                    .hint("wait until it has ended, and run the command again");
+                on_wait()?;
+                lock.lock().with_context(writing)?;
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(writing),
         }

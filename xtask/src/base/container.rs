@@ -2,16 +2,19 @@
 //! back into our own layout.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::context::Context as BuildContext;
 use super::engine::{Build, Engine};
-use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_there};
-use crate::hint::WithHint;
-use crate::layer::{FileMode, Node};
+use super::scratch::{End, Scratch};
+use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, graft, is_there};
+use crate::exec::interrupt::CleanUp;
+use crate::hint::{WithHint, causes, hinted};
 use crate::oci::{
     Base, Compression, Descriptor, DiffId, Digest, Document, ImageName, Layer, LayerWriter, MediaType,
     Platform, Reference, Timestamp,
@@ -22,15 +25,13 @@ use crate::registry::Client;
 use crate::source::Source;
 use crate::store::{Completeness, Store};
 use crate::workspace::Distro;
-use crate::workspace::distro::{CONTAINERFILE, DISTRO_TOML, Upstream};
+use crate::workspace::distro::Upstream;
 
-/// What every distro may take files from, beside its own folder.
-const SHARED: &str = "base/shared";
 /// Changes when the code below makes something else of the same inputs.
-const PROCESS: &str = "2";
+const PROCESS: &str = "3";
 
-/// Where, in the layout, the engine writes before anything is verified.
-const EXPORT: &str = ".export";
+/// Where, in the build's folder, the engine writes before anything is verified.
+const EXPORT: &str = "export";
 
 /// What is to be made, and of what.
 pub(crate) struct Order<'a> {
@@ -38,7 +39,7 @@ pub(crate) struct Order<'a> {
     pub(crate) upstream: &'a Upstream,
     /// Stands another image in for the upstream.
     pub(crate) from: Option<&'a Reference>,
-    /// The workspace's, which is the build's context.
+    /// The workspace's.
     pub(crate) root: &'a Path,
     /// The layout that the base is in afterwards.
     pub(crate) dir: &'a Path,
@@ -68,46 +69,57 @@ pub(crate) fn ensure(
     order: &Order<'_>,
     registry: &Client,
     progress: &Progress,
-    preflight: impl FnOnce(&[Need]) -> Result<()>,
+    preflight: &dyn Fn(&[Need]) -> Result<()>,
 ) -> Result<ImageName> {
     let Order { distro, dir, .. } = order;
     let resolved = resolve(order, registry, progress)?;
+    let context = BuildContext::read(distro, order.root)?;
     let labels = labels(distro, &resolved);
-    let tag = format!("inputs-{}", inputs(order, &labels)?.short());
+    let tag = format!("inputs-{}", inputs(order, &labels, &context)?.short());
     let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    if order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+    let is_made =
+        || Ok::<_, anyhow::Error>(order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)?);
+    if is_made()? && Scratch::left(dir)?.is_empty() {
         return Ok(name);
     }
 
+    let engine = Engine::find(order.root, preflight)?;
+    let store = Store::create_when_free(dir, || progress.line(super::waiting_for(dir)))?;
+    for left in Scratch::left(dir)? {
+        progress.line(format!("removing what a run that was killed has left of {}", distro.name));
+        left.remove(engine, End::Unknown, progress);
+    }
+    // By now, another run may have made it.
+    if is_made()? {
+        return Ok(name);
+    }
     let host = Platform::host();
     if !distro.platforms.contains(&host) {
         return Err(anyhow!("{} does not exist for {host}", distro.name))
             .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
     }
     resolved.check_is_there(distro, registry)?;
-    let engine = Engine::find(order.root, preflight)?;
-    let store = Store::create(dir)?;
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
-    let build = Build {
-        context: order.root,
-        containerfile: distro.dir.strip_prefix(order.root).unwrap_or(&distro.dir).join(CONTAINERFILE),
-        upstream: &resolved.name,
-        upstream_digest: resolved.digest,
-        plain_http: registry.is_plain_http(&resolved.name)?,
-        labels,
-        created: order.created,
-        // Another checkout's build, in the same store, has other inputs and so another name.
-        image: format!("localhost/bootc-testboot-base:{tag}"),
-    };
-    engine.build(&build, |line| step.at(format!("{doing}: {line}"))).context(doing.clone())?;
-    step.at(format!("{doing}: reading it back"));
-    let exported = Exported { engine, image: &build.image, upstream: &resolved, dir, tag: &tag };
-    let size = exported.read_back(&store, registry)?;
+    let make = Make { order, engine, upstream: &resolved, tag: &tag };
+    let size = make
+        .carry_out((&context, labels), (&store, registry), progress, |what| {
+            step.at(format!("{doing}: {what}"))
+        })
+        .map_err(|error| with_space_hint(error, engine))?;
     store.keep_only(&tag)?;
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
     Ok(name)
+}
+
+/// Says what to free, where it was the workspace's disk that was full.
+fn with_space_hint(error: anyhow::Error, engine: Engine) -> anyhow::Error {
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    };
+    if causes(error.as_ref()).any(is_full) { hinted(error, engine.space_hint()) } else { error }
 }
 
 /// What the distro's upstream, or what stands in for it, is now.
@@ -168,52 +180,71 @@ fn labels(distro: &Distro, upstream: &Resolved) -> BTreeMap<&'static str, String
 }
 
 /// What the base is made of: when this changes, it is made anew. The upstream is in the labels.
-/// Of `distro.toml`, the labels have what counts.
-fn inputs(order: &Order<'_>, labels: &BTreeMap<&'static str, String>) -> Result<Digest> {
-    let mut files = BTreeMap::new();
-    collect(&order.root.join(SHARED), "shared/", &mut files)?;
-    collect(&order.distro.dir, "distro/", &mut files)?;
-    files.remove(&format!("distro/{DISTRO_TOML}"));
-    let seen = |node: Node| match node {
-        Node::File { mode: FileMode::Plain, content } => format!("file {}", Digest::of(&content)),
-        Node::File { mode: FileMode::Executable, content } => format!("program {}", Digest::of(&content)),
-        Node::Symlink { target } => format!("link {target}"),
-        Node::Directory => "folder".to_owned(),
-    };
-    let files: BTreeMap<String, String> = files.into_iter().map(|(path, node)| (path, seen(node))).collect();
+fn inputs(
+    order: &Order<'_>,
+    labels: &BTreeMap<&'static str, String>,
+    context: &BuildContext,
+) -> Result<Digest> {
     let created = order.created.map(|time| time.to_string());
-    Ok(Digest::of(&serde_json::to_vec(&(PROCESS, labels, files, created))?))
+    Ok(Digest::of(&serde_json::to_vec(&(PROCESS, labels, context.digests(), created))?))
 }
 
-/// An image in an engine's store, and where it goes.
-struct Exported<'a> {
+/// What is to be made, once all of it is known.
+struct Make<'a> {
+    order: &'a Order<'a>,
     engine: Engine,
-    image: &'a str,
     upstream: &'a Resolved,
-    dir: &'a Path,
+    /// In the layout.
     tag: &'a str,
 }
 
-impl Exported<'_> {
-    /// Takes the engine's image over into `store`, once it has shown itself to be one that can be
+impl Make<'_> {
+    /// Builds the image and takes it over into the layout; gives the size of its layers. Whatever
+    /// happens, nothing else is left of it.
+    fn carry_out(
+        &self,
+        (context, labels): (&BuildContext, BTreeMap<&'static str, String>),
+        (store, registry): (&Store, &Client),
+        progress: &Progress,
+        on_step: impl Fn(&str),
+    ) -> Result<u64> {
+        let Make { order, engine, upstream, .. } = *self;
+        let scratch = Scratch::new(order.dir)?;
+        let is_built = Arc::new(AtomicBool::new(false));
+        let _clean_up = CleanUp::afterwards({
+            let (scratch, is_built, progress) = (scratch.clone(), is_built.clone(), progress.clone());
+            move || {
+                let end = if is_built.load(Ordering::SeqCst) { End::Built } else { End::Unknown };
+                scratch.remove(engine, end, &progress);
+            }
+        });
+        context.write(&scratch.context())?;
+        let build = Build {
+            scratch: &scratch,
+            containerfile: context.containerfile(),
+            seen: context.shown(),
+            upstream: &upstream.name,
+            upstream_digest: upstream.digest,
+            plain_http: registry.is_plain_http(&upstream.name)?,
+            labels,
+            created: order.created,
+        };
+        engine
+            .build(&build, &on_step)
+            .with_context(|| format!("making {} from {}", order.distro.name, upstream.name))?;
+        is_built.store(true, Ordering::SeqCst);
+        on_step("reading it back");
+        engine.export(&build, (EXPORT, self.tag))?;
+        self.read_back(&scratch.dir.join(EXPORT), store, registry)
+    }
+
+    /// Takes the exported image over into `store`, once it has shown itself to be one that can be
     /// built on; gives the size of its layers. The upstream's own stay in their registry.
-    fn read_back(&self, store: &Store, registry: &Client) -> Result<u64> {
-        let Exported { engine, image, upstream, dir, tag } = self;
-        // Inside the layout, so that its lock is ours: what is there already is a killed run's.
-        let left = dir.join(EXPORT);
-        if left.exists() {
-            fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
-        }
-        let exported = tempfile::Builder::new()
-            .prefix(EXPORT)
-            .rand_bytes(0)
-            .tempdir_in(dir)
-            .with_context(|| format!("making {}", left.display()))?;
-        engine.export(image, exported.path(), tag)?;
-        engine.forget(image)?;
-        let name = ImageName::Layout { dir: exported.path().to_owned(), tag: Some((*tag).to_owned()) };
+    fn read_back(&self, exported: &Path, store: &Store, registry: &Client) -> Result<u64> {
+        let Make { upstream, tag, .. } = *self;
+        let name = ImageName::Layout { dir: exported.to_owned(), tag: Some(tag.to_owned()) };
         let source = Source::open(&name, registry)?;
-        let from = Store::open(exported.path())?;
+        let from = Store::open(exported)?;
         let manifest = source.manifest(Platform::host(), registry)?;
         let config = source.config(&manifest.config, registry)?;
         let config_descriptor = manifest.config.clone();
@@ -232,8 +263,6 @@ impl Exported<'_> {
         store.adopt(&from, &config_descriptor)?;
         store.put(&document.descriptor(), document.blob())?;
         store.tag(tag, &document, &Completeness::LayersIn(reference.to_string()))?;
-        fs::remove_dir_all(exported.path())
-            .with_context(|| format!("removing {}", exported.path().display()))?;
         let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
         Ok(sizes.map(|layer| layer.size).sum())
     }
@@ -265,4 +294,22 @@ fn recompress(from: &Store, store: &Store, layer: &Descriptor) -> Result<Layer> 
         let (layer, _) = writer.finish("base")?;
         Ok((layer.descriptor().clone(), layer))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hint::hints;
+
+    #[test]
+    fn a_full_disk_of_ours_is_told_like_the_engine_s() {
+        let check = |kind: io::ErrorKind, expected: bool| {
+            let error = Err::<(), _>(io::Error::from(kind)).context("writing").unwrap_err();
+            let error = with_space_hint(error, Engine::Buildah);
+            assert_eq!(hints(&error).any(|hint| hint.contains("'buildah rm --all'")), expected, "{kind}");
+        };
+        check(io::ErrorKind::StorageFull, true);
+        check(io::ErrorKind::QuotaExceeded, true);
+        check(io::ErrorKind::NotFound, false);
+    }
 }

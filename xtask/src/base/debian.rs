@@ -68,27 +68,43 @@ struct Recipe {
     overlay: Vec<u8>,
 }
 
-/// The base of `distro` in the layout `dir`, made when it is not there or its inputs changed.
+/// What is to be made, and of what.
+pub(crate) struct Order<'a> {
+    pub(crate) distro: &'a Distro,
+    pub(crate) suite: &'a str,
+    /// The day of the suite's release.
+    pub(crate) released: NaiveDate,
+    /// The workspace's.
+    pub(crate) root: &'a Path,
+    /// The layout that the base is in afterwards.
+    pub(crate) dir: &'a Path,
+    pub(crate) freshness: Freshness,
+}
+
+/// The base in the layout `order.dir`, made when it is not there or its inputs changed.
 pub(crate) fn ensure(
-    distro: &Distro,
-    (suite, released): (&str, NaiveDate),
-    root: &Path,
-    dir: &Path,
-    freshness: Freshness,
+    order: &Order<'_>,
     progress: &Progress,
-    preflight: impl FnOnce(&[Need]) -> Result<()>,
+    preflight: &dyn Fn(&[Need]) -> Result<()>,
 ) -> Result<ImageName> {
-    let recipe = Recipe::read(distro, suite, released, root)?;
+    let Order { distro, dir, .. } = *order;
+    let recipe = Recipe::read(distro, order.suite, order.released, order.root)?;
     let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
     let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    if freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+    let is_made =
+        || Ok::<_, anyhow::Error>(order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)?);
+    if is_made()? {
         return Ok(name);
     }
     preflight(&needs())?;
-    let store = Store::create(dir)?;
+    let store = Store::create_when_free(dir, || progress.line(super::waiting_for(dir)))?;
+    // By now, another run may have made it.
+    if is_made()? {
+        return Ok(name);
+    }
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
-    let size = make(&recipe, distro, (&store, dir), &tag, |line| {
+    let size = make(&recipe, (distro, &tag), (&store, dir), |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
         }
@@ -102,9 +118,8 @@ pub(crate) fn ensure(
 /// Runs mmdebstrap and writes the image; gives the layer's size.
 fn make(
     recipe: &Recipe,
-    distro: &Distro,
+    (distro, tag): (&Distro, &str),
     (store, dir): (&Store, &Path),
-    tag: &str,
     on_line: impl FnMut(&str) + Send,
 ) -> Result<u64> {
     // Inside the layout, whose lock is ours: what is there already is a killed run's.

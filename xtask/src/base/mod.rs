@@ -2,10 +2,13 @@
 
 pub(crate) mod advice;
 pub(crate) mod container;
+mod context;
 pub(crate) mod debian;
 pub(crate) mod engine;
 mod graft;
 pub(crate) mod pin;
+mod scratch;
+mod subids;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,6 +62,11 @@ pub(crate) fn resolve(name: &ImageName, platforms: &[Platform], registry: &Clien
         ImageName::Registry(reference) => Some(reference.clone()),
     };
     Ok(ResolvedBase { reference, digest: source.document.blob().digest(), images, home: source.home })
+}
+
+/// What is said while another run has the layout `dir`.
+fn waiting_for(dir: &Path) -> String {
+    format!("waiting for another run, which is writing {}", dir.display())
 }
 
 /// Whether the layout has the image, with the layers that were made here.

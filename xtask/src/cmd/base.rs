@@ -37,14 +37,20 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
         freshness: if flags.force { Freshness::Always } else { Freshness::IfUnchanged },
         created: flags.source_date_epoch,
     };
+    let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
+    if flags.push {
+        // Making a base takes minutes: whoever may not push it hears of it before.
+        registry.check_push(&repository.tagged(&tag(&distro.name)))?;
+    }
     let (dir, name) = make(distro, &request, &registry, session)?;
     let base = Store::open(&dir)?;
     let document = base.document(None)?;
     let digest = document.blob().digest();
     let mut pushed = Vec::new();
     if flags.push {
-        let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
-        pushed = push(distro, &base, &document, flags.source_date_epoch, repository, &registry, session)?;
+        pushed = push(distro, &base, &document, flags.source_date_epoch, repository, &registry, session)
+            .with_context(|| format!("the base is made, and kept in {}", session.shown(&dir).display()))
+            .hint(format!("'{}' pushes it without making it again", push_again(&distro.name, flags)))?;
     }
     if !matches!(distro.kind, DistroKind::Packages { .. }) && pushed.is_empty() {
         let shown = session.shown(&dir);
@@ -132,9 +138,9 @@ fn make(
                 .hint("leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'");
         }
         DistroKind::Packages { suite, released } => {
-            debian::ensure(distro, (suite, *released), root, &dir, request.freshness, progress, |needs| {
-                session.ensure(&[needs, request.also].concat())
-            })?
+            let (released, freshness) = (*released, request.freshness);
+            let order = debian::Order { distro, suite, released, root, dir: &dir, freshness };
+            debian::ensure(&order, progress, &|needs| session.ensure(&[needs, request.also].concat()))?
         }
         DistroKind::Image { upstream } => {
             let order = Order {
@@ -146,7 +152,7 @@ fn make(
                 freshness: request.freshness,
                 created: request.created,
             };
-            container::ensure(&order, registry, progress, |needs| {
+            container::ensure(&order, registry, progress, &|needs| {
                 session.ensure(&[needs, request.also].concat())
             })?
         }
@@ -196,6 +202,15 @@ fn push(
         Ok(PushReport::new(&target.to_string(), &pushed))
     };
     [dated, tag].into_iter().map(send).collect()
+}
+
+/// The command that pushes a base that is there.
+fn push_again(distro: &DistroName, flags: &MakeBase) -> String {
+    let epoch = flags.source_date_epoch.map(|time| format!("SOURCE_DATE_EPOCH={} ", time.seconds()));
+    let from = flags.from.as_ref().map(|from| format!(" --from {from}"));
+    let image = flags.image.as_ref().map(|image| format!(" --image {image}"));
+    let [epoch, from, image] = [epoch, from, image].map(Option::unwrap_or_default);
+    format!("{epoch}cargo xtask base {distro}{from} --push{image}")
 }
 
 /// When the image was made, as its config says.

@@ -592,7 +592,10 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     // A step that fails.
     workspace.write("base/tiny/1/Containerfile", "ARG UPSTREAM\nFROM ${UPSTREAM}\nCOPY no-such-file /\n");
     let error = fails("base tiny-1");
-    assert!(error.contains("no-such-file") && error.contains("hint: read the lines above"), "{error}");
+    assert!(
+        error.contains("no-such-file") && error.contains("hint: a build sees base/shared and"),
+        "{error}"
+    );
     // Something that no host boots.
     workspace.write("base/tiny/1/Containerfile", "ARG UPSTREAM\nFROM scratch\nCOPY base/shared/rootfs/ /\n");
     insta::assert_snapshot!(fails("base tiny-1"), @"

@@ -5,6 +5,7 @@
 mod base;
 mod bases;
 mod disk;
+mod engine;
 mod failures;
 mod first_boot;
 mod harness;
