@@ -9,12 +9,13 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::engine::{Build, Engine};
-use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_there};
+use super::upstream::{inspect, starts_from_upstream};
+use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_made, layout};
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node};
 use crate::oci::{
-    Base, Compression, Descriptor, DiffId, Digest, Document, ImageName, Layer, LayerWriter, MediaType,
-    Platform, Reference, Timestamp,
+    Base, Compression, Descriptor, Digest, Document, ImageName, Layer, LayerWriter, MediaType, Platform,
+    Reference, Timestamp,
 };
 use crate::preflight::Need;
 use crate::progress::{Progress, human_bytes};
@@ -75,7 +76,7 @@ pub(crate) fn ensure(
     let labels = labels(distro, &resolved);
     let tag = format!("inputs-{}", inputs(order, &labels)?.short());
     let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    if order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+    if is_made((dir, &tag), order.freshness, distro)? {
         return Ok(name);
     }
 
@@ -84,14 +85,21 @@ pub(crate) fn ensure(
         return Err(anyhow!("{} does not exist for {host}", distro.name))
             .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
     }
-    resolved.check_is_there(distro, registry)?;
+    let containerfile = distro.dir.strip_prefix(order.root).unwrap_or(&distro.dir).join(CONTAINERFILE);
+    let path = order.root.join(&containerfile);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    if !starts_from_upstream(&text) {
+        return Err(anyhow!("{} does not start from its upstream", containerfile.display()))
+            .hint("write 'ARG UPSTREAM' and 'FROM ${UPSTREAM}'");
+    }
+    let upstream = resolved.inspect(order, registry)?;
     let engine = Engine::find(order.root, preflight)?;
-    let store = Store::create(dir)?;
+    let store = layout((dir, &tag), order.freshness)?;
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
     let build = Build {
         context: order.root,
-        containerfile: distro.dir.strip_prefix(order.root).unwrap_or(&distro.dir).join(CONTAINERFILE),
+        containerfile,
         upstream: &resolved.name,
         upstream_digest: resolved.digest,
         plain_http: registry.is_plain_http(&resolved.name)?,
@@ -102,7 +110,13 @@ pub(crate) fn ensure(
     };
     engine.build(&build, |line| step.at(format!("{doing}: {line}"))).context(doing.clone())?;
     step.at(format!("{doing}: reading it back"));
-    let exported = Exported { engine, image: &build.image, upstream: &resolved, dir, tag: &tag };
+    let exported = Exported {
+        engine,
+        image: &build.image,
+        upstream: (&resolved.by_digest(), &upstream),
+        dir,
+        tag: &tag,
+    };
     let size = exported.read_back(&store, registry)?;
     store.keep_only(&tag)?;
     store.collect_garbage()?;
@@ -123,16 +137,24 @@ fn resolve(order: &Order<'_>, registry: &Client, progress: &Progress) -> Result<
         let distro = &order.distro.name;
         progress.warn(format!("{name} is not pinned: run 'cargo xtask base {distro} --update-pin'"));
     }
-    Ok(Resolved { name: name.clone(), digest: ask(name, registry)?, origin: Origin::Asked })
+    let hint = match order.from {
+        Some(_) => {
+            "check the name and the tag that '--from' gives; a private repository needs 'podman login'"
+        }
+        None => UPSTREAM_HINT,
+    };
+    Ok(Resolved { name: name.clone(), digest: ask(name, registry, hint)?, origin: Origin::Asked })
 }
 
-/// What a tag names in its registry now.
-pub(crate) fn ask(tag: &Reference, registry: &Client) -> Result<Digest> {
+/// What helps when a distro's upstream is not in its registry.
+pub(crate) const UPSTREAM_HINT: &str =
+    "check the upstream in distro.toml; '--from REF' stands another image in";
+
+/// What a tag names in its registry now; `hint` helps when that is nothing.
+pub(crate) fn ask(tag: &Reference, registry: &Client, hint: &str) -> Result<Digest> {
     let asking = || format!("asking for {tag}");
     let document = registry.document(tag).with_context(asking)?;
-    let document = document
-        .ok_or_else(|| anyhow!("{tag} is not in its registry"))
-        .hint("check the upstream in distro.toml; '--from REF' stands another image in")?;
+    let document = document.ok_or_else(|| anyhow!("{tag} is not in its registry")).hint(hint)?;
     Ok(document.blob().digest())
 }
 
@@ -142,17 +164,19 @@ impl Resolved {
         Reference::with_digest(host, repository, self.digest.to_string())
     }
 
-    /// Asks for an image that was written down some time ago: registries remove old ones.
-    fn check_is_there(&self, distro: &Distro, registry: &Client) -> Result<()> {
-        if self.origin == Origin::Asked {
-            return Ok(());
-        }
+    /// The image itself, found to be one that can be built on. One that was written down some time
+    /// ago may be gone: registries remove old ones.
+    fn inspect(&self, order: &Order<'_>, registry: &Client) -> Result<Base> {
         let pinned = self.by_digest();
-        match registry.document(&pinned).with_context(|| format!("asking for {pinned}"))? {
-            Some(_) => Ok(()),
-            None => Err(anyhow!("{pinned} is gone from its registry"))
-                .hint(format!("run 'cargo xtask base {} --update-pin' to take today's", distro.name)),
-        }
+        inspect(&pinned, registry)?.ok_or_else(|| anyhow!("{pinned} is gone from its registry")).own_hint(
+            |_| match (order.from, self.origin) {
+                (Some(_), _) => "name one with '--from' that is there".to_owned(),
+                (None, Origin::Written) => {
+                    format!("run 'cargo xtask base {} --update-pin' to take today's", order.distro.name)
+                }
+                (None, Origin::Asked) => "the tag has just moved: run the command again".to_owned(),
+            },
+        )
     }
 }
 
@@ -189,7 +213,8 @@ fn inputs(order: &Order<'_>, labels: &BTreeMap<&'static str, String>) -> Result<
 struct Exported<'a> {
     engine: Engine,
     image: &'a str,
-    upstream: &'a Resolved,
+    /// By its digest, and what is in it.
+    upstream: (&'a Reference, &'a Base),
     dir: &'a Path,
     tag: &'a str,
 }
@@ -198,7 +223,7 @@ impl Exported<'_> {
     /// Takes the engine's image over into `store`, once it has shown itself to be one that can be
     /// built on; gives the size of its layers. The upstream's own stay in their registry.
     fn read_back(&self, store: &Store, registry: &Client) -> Result<u64> {
-        let Exported { engine, image, upstream, dir, tag } = self;
+        let Exported { engine, image, upstream: (reference, upstream), dir, tag } = self;
         // Inside the layout, so that its lock is ours: what is there already is a killed run's.
         let left = dir.join(EXPORT);
         if left.exists() {
@@ -220,13 +245,11 @@ impl Exported<'_> {
         let hint = "the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does";
         let base = Base::new(manifest, config, Platform::host()).hint(hint)?;
 
-        let reference = upstream.by_digest();
-        let (descriptors, diff_ids) =
-            layers_of(&reference, registry).with_context(|| format!("reading {reference}"))?;
-        let shared = graft::shared_layers(&base.diff_ids, &diff_ids).hint(hint)?;
+        let (descriptors, diff_ids) = (upstream.layers(), &upstream.diff_ids[..]);
+        let shared = graft::shared_layers(&base.diff_ids, diff_ids).hint(hint)?;
         let ours = base.layers().iter().skip(shared).map(|layer| recompress(&from, store, layer));
         let ours = ours.collect::<Result<Vec<_>>>()?;
-        let manifest = graft::graft(&base, (&descriptors, &diff_ids), &ours)?;
+        let manifest = graft::graft(&base, (descriptors, diff_ids), &ours)?;
         let document = Document::parse(manifest, None)?;
 
         store.adopt(&from, &config_descriptor)?;
@@ -237,17 +260,6 @@ impl Exported<'_> {
         let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
         Ok(sizes.map(|layer| layer.size).sum())
     }
-}
-
-/// An image's layers as its registry names them, and what is in them.
-fn layers_of(reference: &Reference, registry: &Client) -> Result<(Vec<Descriptor>, Vec<DiffId>)> {
-    let source = Source::open(&ImageName::Registry(reference.clone()), registry)?;
-    let manifest = source.manifest(Platform::host(), registry)?;
-    let config = source.config(&manifest.config, registry)?;
-    let config: oci_spec::image::ImageConfiguration =
-        serde_json::from_slice(config.bytes()).context("reading the config")?;
-    let diff_ids = config.rootfs().diff_ids().iter().map(|text| Ok(DiffId(text.parse()?)));
-    Ok((manifest.layers, diff_ids.collect::<Result<_>>()?))
 }
 
 /// Writes a layer of the engine's with our own compressor, whose bytes depend on the tar alone.

@@ -15,7 +15,7 @@ use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
-use super::{Freshness, collect, is_there, read};
+use super::{Freshness, collect, is_made, layout, read};
 use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
@@ -81,11 +81,11 @@ pub(crate) fn ensure(
     let recipe = Recipe::read(distro, suite, released, root)?;
     let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
     let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    if freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+    if is_made((dir, &tag), freshness, distro)? {
         return Ok(name);
     }
     preflight(&needs())?;
-    let store = Store::create(dir)?;
+    let store = layout((dir, &tag), freshness)?;
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
     let size = make(&recipe, distro, (&store, dir), &tag, |line| {

@@ -10,6 +10,7 @@ mod disks;
 mod dist;
 mod doctor;
 mod list;
+mod publish;
 mod test;
 mod vm;
 

@@ -9,6 +9,7 @@ mod name;
 mod nginx;
 mod os;
 pub(crate) mod problem;
+mod query;
 pub(crate) mod route;
 pub(crate) mod settings;
 pub(crate) mod unit;
@@ -29,6 +30,7 @@ pub(crate) use distro::{Distro, DistroKind, DistroName};
 pub(crate) use gosource::GoSourceError;
 pub(crate) use os::OsFiles;
 pub(crate) use problem::Problems;
+pub(crate) use query::DistroQuery;
 pub(crate) use settings::Settings;
 
 use crate::hint::hinted;
@@ -45,19 +47,6 @@ pub(crate) struct Workspace {
     /// Sorted by name.
     pub(crate) distros: Vec<Distro>,
 }
-
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no folder base/{}/{}: there are {known}", .name.family(), .name.release())]
-pub(crate) struct UnknownDistro {
-    name: DistroName,
-    known: String,
-    /// The one that may have been meant.
-    pub(crate) closest: Option<DistroName>,
-}
-
-/// From this likeness on, a name is worth suggesting; clap suggests its arguments by the same one.
-/// Source: clap_builder, `parser/features/suggestions.rs`.
-const LIKENESS: f64 = 0.7;
 
 impl Workspace {
     /// The folder in which `cwd` is, or which it is, whose Cargo.toml has our settings.
@@ -90,22 +79,6 @@ impl Workspace {
             Some(settings) => problems.or(Workspace { root: root.to_owned(), settings, apps, os, distros }),
             None => Err(problems),
         }
-    }
-
-    /// The distro of this name.
-    pub(crate) fn distro(&self, name: &DistroName) -> Result<&Distro, UnknownDistro> {
-        self.distros.iter().find(|distro| distro.name == *name).ok_or_else(|| {
-            let known: Vec<String> = self.distros.iter().map(|distro| distro.name.to_string()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            UnknownDistro { name: name.clone(), known, closest: self.closest(name) }
-        })
-    }
-
-    fn closest(&self, name: &DistroName) -> Option<DistroName> {
-        let wanted = name.to_string();
-        let likeness = |distro: &&Distro| strsim::jaro(&wanted, &distro.name.to_string());
-        let closest = self.distros.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-        (likeness(&closest) > LIKENESS).then(|| closest.name.clone())
     }
 }
 
@@ -227,16 +200,13 @@ mod tests {
         assert_eq!(found.apps[0].route.as_ref().unwrap().port.number(), 8081);
         assert_eq!(found.apps[1].route, None);
         assert_eq!(found.settings.image.tagged("v1").to_string(), "ghcr.io/o/n:v1");
-        assert_eq!(found.distro(&found.settings.distro).unwrap().name, found.settings.distro);
-        let unknown = found.distro(&"debian-14".parse().unwrap()).unwrap_err();
-        assert_eq!(unknown.to_string(), "no folder base/debian/14: there are centos-stream9, debian-13");
-        let closest = |name: &str| {
-            let unknown = found.distro(&name.parse().unwrap()).unwrap_err();
-            unknown.closest.map(|name| name.to_string())
-        };
-        assert_eq!(closest("debian-14").as_deref(), Some("debian-13"));
-        assert_eq!(closest("centos-9").as_deref(), Some("centos-stream9"));
-        assert_eq!(closest("alpine-3"), None);
+        let default = &found.settings.distro;
+        assert_eq!(found.distro(&DistroQuery::from(default)).unwrap().name, *default);
+        let unknown = |query: &str| found.distro(&query.parse().unwrap()).unwrap_err();
+        let there = "there are centos-stream9, debian-13";
+        assert_eq!(unknown("debian-14").to_string(), format!("no folder base/debian/14: {there}"));
+        assert!(unknown("Debian").to_string().ends_with(&format!(" digits and dots: {there}")));
+        assert!(unknown("Debian").hint().starts_with("did you mean debian-13? "));
     }
 
     #[test]
