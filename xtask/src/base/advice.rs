@@ -14,6 +14,8 @@ pub(crate) const PROVIDES: &str = "bootc-testboot.provides";
 /// What a base was made from. Source: OCI image specification, annotations.md.
 pub(crate) const UPSTREAM_NAME: &str = "org.opencontainers.image.base.name";
 pub(crate) const UPSTREAM_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// What the distro is called that a base is of. Source: as above.
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 /// Something that apps take for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +60,9 @@ pub(crate) struct Twin<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
     /// Its tag names something newer.
-    Moved {
-        tag: String,
-        was: Digest,
-        now: Digest,
-    },
+    Moved { tag: String, was: Digest, now: Digest },
     /// The image that is to be replaced was built on what the base's tag named before.
-    Rebased {
-        image: String,
-        tag: String,
-        was: Digest,
-        now: Digest,
-    },
+    Rebased { image: String, tag: String, was: Digest, now: Digest },
     /// It was made from another upstream than the distro's folder pins.
     OtherUpstream {
         made_from: Digest,
@@ -81,6 +74,8 @@ pub(crate) enum Advice {
     Lacks {
         capability: Capability,
         needed_by: &'static str,
+        /// The command that makes the base anew, where it is one of the workspace's.
+        command: Option<String>,
     },
     /// There is a newer one of the same distro elsewhere.
     Newer {
@@ -102,10 +97,9 @@ pub(crate) fn advise(situation: &Situation<'_>) -> Vec<Advice> {
     // A base that does not say what it has may have anything.
     let lacks = base.label(PROVIDES).into_iter().flat_map(|provided| {
         let has = |capability: Capability| provided.split(',').any(|word| word.trim() == capability.name());
-        needs
-            .iter()
-            .filter(move |(capability, _)| !has(*capability))
-            .map(|&(capability, needed_by)| Advice::Lacks { capability, needed_by })
+        needs.iter().filter(move |(capability, _)| !has(*capability)).map(|&(capability, needed_by)| {
+            Advice::Lacks { capability, needed_by, command: remake_own(situation) }
+        })
     });
     moved.into_iter().chain(other_upstream(situation)).chain(lacks).collect()
 }
@@ -162,6 +156,13 @@ pub(crate) fn needs(workspace: &Workspace) -> Vec<(Capability, &'static str)> {
     needs
 }
 
+/// The command for a base that has the title of one of the workspace's distros.
+fn remake_own(situation: &Situation<'_>) -> Option<String> {
+    let title = situation.base.label(TITLE)?;
+    let distro = situation.distros.iter().find(|distro| distro.title == title)?;
+    Some(situation.remake.command(&distro.name))
+}
+
 fn other_upstream(situation: &Situation<'_>) -> Option<Advice> {
     let Situation { base, distros, remake, .. } = situation;
     let name = base.label(UPSTREAM_NAME)?;
@@ -204,12 +205,18 @@ impl fmt::Display for Advice {
                 made_from.short(),
                 pin.short()
             ),
-            Advice::Lacks { capability, needed_by } => write!(
-                f,
-                "the base says that it has no {name}, which {needed_by} need; \
-                 add it in the base's folder, and '{name}' to its label {PROVIDES}",
-                name = capability.name()
-            ),
+            Advice::Lacks { capability, needed_by, command } => {
+                let name = capability.name();
+                write!(
+                    f,
+                    "the base says that it has no {name}, which {needed_by} need; \
+                     add it in the base's folder, and '{name}' to its label {PROVIDES}"
+                )?;
+                match command {
+                    Some(command) => write!(f, ", and run '{command}'"),
+                    None => Ok(()),
+                }
+            }
             Advice::Newer { this, other, remedy } => {
                 write!(f, "{other} is newer than {this}, which is built on; {remedy}")
             }
@@ -335,6 +342,11 @@ mod tests {
         let situation =
             |needs| Situation { base: &lacking, named: None, distros: &[], needs, remake: Remake::Local };
         assert_eq!(advise(&situation(&both)).len(), 2);
+        let (ours, mut distros) = (base(&[(PROVIDES, ""), (TITLE, "Fedora 43")]), [fedora(name)]);
+        distros[0].title = "Fedora 43".to_owned();
+        let advice = advise(&Situation { base: &ours, distros: &distros, ..situation(&both[..1]) });
+        let [advice] = &advice[..] else { panic!("{advice:?}") };
+        assert!(advice.to_string().ends_with(", and run 'cargo xtask base fedora-43'"), "{advice}");
         assert_eq!(advise(&situation(&[])), []);
 
         // A base that is published is published again.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::engine::{Build, Engine};
 use super::upstream::{inspect, starts_from_upstream};
-use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_made, layout};
+use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, collect, graft, is_made, layout};
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node};
 use crate::oci::{
@@ -184,7 +184,7 @@ impl Resolved {
 /// Source: OCI image specification, annotations.md.
 fn labels(distro: &Distro, upstream: &Resolved) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
-        ("org.opencontainers.image.title", distro.title.clone()),
+        (TITLE, distro.title.clone()),
         ("org.opencontainers.image.version", distro.name.release().to_owned()),
         (UPSTREAM_NAME, upstream.name.to_string()),
         (UPSTREAM_DIGEST, upstream.digest.to_string()),

@@ -15,7 +15,7 @@ use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
-use super::{Freshness, collect, is_made, layout, read};
+use super::{Freshness, TITLE, collect, is_made, layout, read};
 use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
@@ -139,7 +139,7 @@ fn make(
         (builder::LABEL, "ostree"),
         ("bootc-testboot.provides", "nginx,systemd"),
         ("containers.bootc", "1"),
-        ("org.opencontainers.image.title", distro.title.as_str()),
+        (TITLE, distro.title.as_str()),
         ("org.opencontainers.image.version", distro.name.release()),
         ("ostree.bootable", "true"),
         ("ostree.linux", kernel.as_str()),

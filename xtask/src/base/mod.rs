@@ -25,7 +25,7 @@ use crate::source::{Home, Source};
 use crate::store::Store;
 use crate::workspace::Distro;
 
-pub(crate) use advice::{UPSTREAM_DIGEST, UPSTREAM_NAME};
+pub(crate) use advice::{TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME};
 
 /// Whether a base that is there already will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

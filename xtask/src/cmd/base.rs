@@ -1,20 +1,20 @@
 //! `base`: a distro's base image.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use super::Session;
 use super::publish::Publication;
-use crate::base::advice::{self, Named, Remake, Situation, Twin, advise, newer, rebased};
+use crate::base::advice::Remake;
 use crate::base::container::{self, Order};
 use crate::base::publish::tag;
-use crate::base::{self, Freshness, Opened, ResolvedBase, debian, pin};
+use crate::base::{self, Freshness, Opened, debian, pin};
 use crate::flags::MakeBase;
 use crate::hint::WithHint;
-use crate::oci::{Base, ImageName, Reference, Timestamp};
+use crate::oci::{ImageName, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::registry::Client;
 use crate::source::{Home, Source};
@@ -74,159 +74,39 @@ pub(crate) fn open(
         }
         DistroKind::Image { .. } => {
             let reference = published.tagged(&tag(&distro.name));
-            let asking = || format!("asking for the base {reference}");
-            if let Some(document) = registry.document(&reference).with_context(asking)? {
+            let publish = Remake::Published(published).command(&distro.name);
+            let local = local(&distro.name, session);
+            let shown = session.shown_name(&local);
+            // A registry that keeps things private says the same of what is not there.
+            let asked =
+                registry.document(&reference).with_context(|| format!("asking for the base {reference}"));
+            let document = asked.own_hint(|_| match has_image(&local) {
+                true => format!("'--base {shown}' builds on the one that is here"),
+                false => format!("if it was never published, '{publish}' does it"),
+            })?;
+            if let Some(document) = document {
                 let source = Source { home: Home::Registry(reference.clone()), document };
                 return Ok(Opened { name: ImageName::Registry(reference), source });
             }
-            let publish = Remake::Published(published).command(&distro.name);
-            let local = local(&distro.name, session);
             if !has_image(&local) {
                 return Err(anyhow!("there is no base of {}: {reference} is not in its registry", distro.name))
                     .hint(format!("run '{publish}' to make and publish it; without '--push' it is made for this machine alone"));
             }
             session.progress.warn(format!(
-                "{reference} is not published, so {} is built on; '{publish}' publishes it",
-                session.shown_name(&local)
+                "{reference} is not published, so {shown} is built on; '{publish}' publishes it"
             ));
             base::open(local, registry)
         }
     }
 }
 
-/// Warns of what whoever builds on `base`, which `name` names, should know. `published` is where
-/// the project's bases are; `distro` is the base's own, and is there where it is one of them.
-pub(crate) fn warn(
-    name: &ImageName,
-    base: &ResolvedBase,
-    workspace: &Workspace,
-    published: &Repository,
-    (registry, session): (&Client, &Session),
-) {
-    let tagged = match name {
-        ImageName::Registry(reference) if reference.digest().is_some() => reference.tag().map(|tag| {
-            let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-            Reference::with_tag(host, repository, tag.to_owned())
-        }),
-        ImageName::Registry(_) | ImageName::Layout { .. } => None,
-    };
-    let now = tagged.as_ref().map(|tag| container::ask(tag, registry, "check the tag"));
-    let named = match (&tagged, now) {
-        (Some(tag), Some(Ok(now))) => Some(Named { tag, digest: base.digest, now }),
-        // The image is there, by its digest: what became of its tag must not stop anybody.
-        (Some(tag), Some(Err(error))) => {
-            session.progress.warn(format!("whether {tag} has moved is not known: {error:#}"));
-            None
-        }
-        (None, _) | (_, None) => None,
-    };
-    let Some(image) = base.images.first() else { return };
-    let is_published = |reference: &Reference| {
-        (reference.registry(), reference.repository()) == (published.registry(), published.name())
-    };
-    let situation = Situation {
-        base: image,
-        named,
-        distros: &workspace.distros,
-        needs: &advice::needs(workspace),
-        remake: match &base.reference {
-            Some(reference) if is_published(reference) => Remake::Published(published),
-            Some(_) | None => Remake::Local,
-        },
-    };
-    for advice in advise(&situation) {
-        session.progress.warn(advice.to_string());
-    }
-}
-
-/// Warns where `distro`'s other base, the local one or the one in `published`, is newer than the
-/// one that is built on.
-pub(crate) fn warn_of_newer(
-    distro: &DistroName,
-    (name, base): (&ImageName, &ResolvedBase),
-    published: &Repository,
-    (registry, session): (&Client, &Session),
-) {
-    let here = local(distro, session);
-    let there = published.tagged(&tag(distro));
-    let Some(image) = base.images.first() else { return };
-    let shown_here = session.shown_name(&here);
-    let (other, shown, remedy) = match name {
-        ImageName::Registry(reference) if *reference == there && has_image(&here) => {
-            let publish = Remake::Published(published).command(distro);
-            let remedy = format!("'{publish}' publishes it, '--base {shown_here}' builds on it");
-            (here, shown_here, remedy)
-        }
-        ImageName::Layout { dir, .. } if is_same_folder(dir, &here) => {
-            let there = ImageName::Registry(there);
-            (there.clone(), there, format!("'--distro {distro}' without '--base' builds on it"))
-        }
-        ImageName::Registry(_) | ImageName::Layout { .. } => return,
-    };
-    let read = || -> Result<Base> {
-        let source = Source::open(&other, registry)?;
-        base::image(&other, &source, image.platform, registry)
-    };
-    match read() {
-        Ok(other) => {
-            let (this, other) = (Twin { name, base: image }, Twin { name: &shown, base: &other });
-            if let Some(advice) = newer(&this, &other, || remedy) {
-                session.progress.warn(advice.to_string());
-            }
-        }
-        Err(error) => {
-            session.progress.line(format!("whether {shown} is newer is not known: {error:#}"));
-        }
-    }
-}
-
-/// Warns where the image `name`, which is about to be replaced, was built on what the tag of `base`
-/// named before.
-pub(crate) fn warn_of_rebase(
-    name: &ImageName,
-    base: &ResolvedBase,
-    (registry, session): (&Client, &Session),
-) {
-    let Some(tag) = &base.reference else { return };
-    let document = match name {
-        layout @ ImageName::Layout { dir, tag: Some(tag) } if has_image(layout) => {
-            Store::open(dir).and_then(|store| match store.tags()?.contains(tag) {
-                true => store.document(Some(tag)).map(Some),
-                false => Ok(None),
-            })
-        }
-        ImageName::Layout { .. } => return,
-        ImageName::Registry(reference) => registry.document(reference),
-    };
-    match document {
-        Ok(Some(document)) => {
-            let annotations = document.annotations();
-            let name = session.shown_name(name);
-            if let Some(advice) = rebased(&name, annotations.as_ref(), (tag, base.digest)) {
-                session.progress.warn(advice.to_string());
-            }
-        }
-        Ok(None) => {}
-        // Whoever replaces it says what is wrong.
-        Err(error) => session.progress.line(format!("what {name} was built on is not known: {error:#}")),
-    }
-}
-
 /// Where the base of a distro is once it was made here.
-fn local(distro: &DistroName, session: &Session) -> ImageName {
+pub(super) fn local(distro: &DistroName, session: &Session) -> ImageName {
     ImageName::Layout { dir: session.root.join("target/base").join(distro.to_string()), tag: None }
 }
 
-fn has_image(name: &ImageName) -> bool {
+pub(super) fn has_image(name: &ImageName) -> bool {
     matches!(name, ImageName::Layout { dir, .. } if dir.join("index.json").exists())
-}
-
-fn is_same_folder(dir: &Path, name: &ImageName) -> bool {
-    let ImageName::Layout { dir: other, .. } = name else { return false };
-    match (dir.canonicalize(), other.canonicalize()) {
-        (Ok(dir), Ok(other)) => dir == other,
-        (Ok(_) | Err(_), _) => false,
-    }
 }
 
 /// What was asked for, beside the distro.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow};
 
 use super::Session;
+use super::advice::{self, Ground};
 use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
@@ -34,7 +35,7 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
         ImageName::Layout { dir, tag } => {
             let tag = tag.as_deref().unwrap_or(&made.tag);
             let name = ImageName::Layout { dir: dir.clone(), tag: Some(tag.to_owned()) };
-            super::base::warn_of_rebase(&name, &made.base, (&registry, session));
+            advice::warn_of_rebase(&name, &made.base, (&registry, session));
             let stored = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
             made.report(session.shown_name(&name).to_string(), Some(&stored), None)
         }
@@ -46,7 +47,7 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
             ));
         }
         name @ ImageName::Registry(target) => {
-            super::base::warn_of_rebase(name, &made.base, (&registry, session));
+            advice::warn_of_rebase(name, &made.base, (&registry, session));
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
         }
@@ -120,10 +121,11 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     session.ensure(needs)?;
     let base_name = opened.name.clone();
     let base = base::resolve(opened, &platforms, registry)?;
-    super::base::warn(&base_name, &base, &workspace, repository, ask);
+    let ground = Ground { name: &base_name, base: &base, published: repository };
+    advice::warn(ground, &workspace, ask);
     // Only a push asks a registry about a base that is here.
     if matches!(base_name, ImageName::Registry(_)) || flags.base.is_some() && deliver.push {
-        super::base::warn_of_newer(&distro, (&base_name, &base), repository, ask);
+        advice::warn_of_newer(ground, &distro, ask);
     }
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),

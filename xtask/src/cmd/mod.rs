@@ -1,5 +1,6 @@
 //! One file a verb: each calls the stages of the pipeline, and says what came of it.
 
+mod advice;
 mod base;
 mod bench;
 mod build;

@@ -1,5 +1,5 @@
 //! Lines of sysusers.d: what a host would refuse, and ids that are somebody else's already.
-//! Source: sysusers.d(5).
+//! Source: sysusers.d(5) of systemd 252, which is the oldest that a host has (CentOS Stream 9).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ fn parse(line: &str) -> Result<Vec<Claim>, (String, String)> {
     let field = |number: usize| fields.get(number).copied().unwrap_or("-");
     let (kind, name) = (field(0), field(1));
     let most = match kind {
-        "u" | "u!" => 6,
+        "u" => 6,
         "g" | "m" | "r" => 3,
         _ => {
             return wrong(
@@ -219,6 +219,9 @@ pub(super) fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::oracle::program;
     use super::*;
 
     /// The problems of files that are read one after the other.
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn lines_that_a_host_takes() {
-        let text = "# Users.\nu a 200 \"A user\" /var/lib/a /usr/sbin/nologin\nu b -\nu! c 201:65534\n\
+        let text = "# Users.\nu a 200 \"A user\" /var/lib/a /usr/sbin/nologin\nu b -\nu c 201:65534\n\
                     u d 202:a\nu e /var/lib/e\ng f 203\ng g -\nm a f\nr - 500-900\n\nu a 200\n";
         assert_eq!(problems(&[("a.conf", text)]), [""; 0]);
     }
@@ -262,6 +265,47 @@ mod tests {
         check("m a", "`-` is not a group's name; write m USER GROUP");
         check("r - 900-500", "`900-500` is not a range; write r - FIRST-LAST");
         check("u a 200 \"A", "a quote is left open; close it");
+    }
+
+    #[test]
+    fn systemd_is_of_the_same_opinion() {
+        let root = tempfile::tempdir().unwrap();
+        let etc = root.path().join("etc");
+        fs::create_dir(&etc).unwrap();
+        for name in ["passwd", "group"] {
+            fs::write(etc.join(name), "root:x:0:0::/:/bin/sh\n").unwrap();
+        }
+        let file = root.path().join("a.conf");
+        let good = [
+            "u a 200 \"A user\" /var/lib/a /bin/sh",
+            "u b -",
+            "u c 201:65534",
+            "g f 203",
+            "m root root",
+            "r - 5-9",
+        ];
+        let bad = [
+            "x a 1",
+            "u! a -",
+            "u 1a 200",
+            "u",
+            "u a two",
+            "u a 65535",
+            "u a 200:",
+            "u a 200 A user of ours /x /bin/sh",
+            "g a b",
+            "m a",
+            "r - 900-500",
+            "u a 200 \"A",
+        ];
+        for (line, is_good) in good.map(|line| (line, true)).into_iter().chain(bad.map(|line| (line, false)))
+        {
+            fs::write(&file, format!("{line}\n")).unwrap();
+            let mut command = program("systemd-sysusers");
+            let output = command.arg("--dry-run").arg("--root").arg(root.path()).arg(&file).output().unwrap();
+            assert_eq!(output.status.success(), is_good, "{line}: {output:?}");
+            assert_eq!(problems(&[("a.conf", line)]).is_empty(), is_good, "{line}");
+        }
     }
 
     #[test]
