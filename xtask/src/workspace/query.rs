@@ -56,7 +56,7 @@ fn closest<'a>(text: &str, names: &'a [DistroName]) -> Option<&'a DistroName> {
             true => there.contains(part),
             false => there.iter().any(|other| other.contains(part)),
         };
-        !wanted.is_empty() && wanted.iter().all(|part| has(part))
+        !wanted.is_empty() && wanted.iter().all(has)
     };
     let likeness = |name: &&DistroName| strsim::jaro(&text, &name.to_string());
     names.iter().rfind(has_all).or_else(|| {

@@ -109,7 +109,7 @@ fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
     }
     let is_below =
         |top: &&str| below.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if kind.starts_with(|c| KEEPS.contains(c)) || WRITABLE.iter().any(|top| is_below(top)) {
+    if kind.starts_with(|c| KEEPS.contains(c)) || WRITABLE.iter().any(is_below) {
         Ok(())
     } else if is_below(&"usr") {
         Err((format!("{path} cannot be changed, /usr is read-only"), edit.to_owned()))
