@@ -27,6 +27,15 @@ make_users() {
 		}' /usr/lib/sysusers.d/10-testboot*.conf
 }
 
+# When the newest package was made, which is what its files are dated by. Only files are asked that
+# nobody edits; those that dpkg.cfg leaves out are not there.
+note_newest_package() {
+	mkdir -p /usr/share/testboot
+	sed -n 's,^[0-9a-f]\{32\}  ,/,p' /var/lib/dpkg/info/*.md5sums | tr '\n' '\0' |
+		xargs -0 stat --format=%Y 2>/dev/null | sort -n | tail -n 1 >/usr/share/testboot/newest-package
+	say "its newest package is of $(date -u -d "@$(cat /usr/share/testboot/newest-package)" +%F)"
+}
+
 # bootc and ostree look for the kernel and the initramfs beside the modules.
 place_kernel() {
 	version=$(ls /usr/lib/modules)
@@ -165,6 +174,7 @@ essential)
 	make_users
 	;;
 customize)
+	note_newest_package
 	place_kernel
 	compile_python
 	enable_services

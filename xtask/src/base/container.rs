@@ -2,6 +2,7 @@
 //! back into our own layout.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,12 +13,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::context::Context as BuildContext;
 use super::engine::{Build, Engine};
 use super::scratch::{End, Scratch};
-use super::{Freshness, UPSTREAM_DIGEST, UPSTREAM_NAME, graft, is_there};
+use super::upstream::{inspect, starts_from_upstream};
+use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft, is_made, layout};
 use crate::exec::interrupt::CleanUp;
 use crate::hint::{WithHint, causes, hinted};
 use crate::oci::{
-    Base, Compression, Descriptor, DiffId, Digest, Document, ImageName, Layer, LayerWriter, MediaType,
-    Platform, Reference, Timestamp,
+    Base, Compression, Descriptor, Digest, Document, ImageName, Layer, LayerWriter, MediaType, Platform,
+    Reference, Timestamp,
 };
 use crate::preflight::Need;
 use crate::progress::{Progress, human_bytes};
@@ -77,20 +79,18 @@ pub(crate) fn ensure(
     let labels = labels(distro, &resolved);
     let tag = format!("inputs-{}", inputs(order, &labels, &context)?.short());
     let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    let is_made =
-        || Ok::<_, anyhow::Error>(order.freshness == Freshness::IfUnchanged && is_there(dir, &tag)?);
-    if is_made()? && Scratch::left(dir)?.is_empty() {
+    if is_made((dir, &tag), order.freshness, distro)? && Scratch::left(dir)?.is_empty() {
         return Ok(name);
     }
 
     let engine = Engine::find(order.root, preflight)?;
-    let store = Store::create_when_free(dir, || progress.line(super::waiting_for(dir)))?;
+    let store = layout((dir, &tag), order.freshness, progress)?;
     for left in Scratch::left(dir)? {
         progress.line(format!("removing what a run that was killed has left of {}", distro.name));
         left.remove(engine, End::Unknown, progress);
     }
     // By now, another run may have made it.
-    if is_made()? {
+    if is_made((dir, &tag), order.freshness, distro)? {
         return Ok(name);
     }
     let host = Platform::host();
@@ -98,10 +98,16 @@ pub(crate) fn ensure(
         return Err(anyhow!("{} does not exist for {host}", distro.name))
             .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
     }
-    resolved.check_is_there(distro, registry)?;
+    let path = order.root.join(context.containerfile());
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    if !starts_from_upstream(&text) {
+        return Err(anyhow!("{} does not start from its upstream", context.containerfile().display()))
+            .hint("write 'ARG UPSTREAM' and 'FROM ${UPSTREAM}'");
+    }
+    let image = resolved.inspect(order, registry)?;
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
-    let make = Make { order, engine, upstream: &resolved, tag: &tag };
+    let make = Make { order, engine, upstream: (&resolved, &image), tag: &tag };
     let size = make
         .carry_out((&context, labels), (&store, registry), progress, |what| {
             step.at(format!("{doing}: {what}"))
@@ -135,16 +141,24 @@ fn resolve(order: &Order<'_>, registry: &Client, progress: &Progress) -> Result<
         let distro = &order.distro.name;
         progress.warn(format!("{name} is not pinned: run 'cargo xtask base {distro} --update-pin'"));
     }
-    Ok(Resolved { name: name.clone(), digest: ask(name, registry)?, origin: Origin::Asked })
+    let hint = match order.from {
+        Some(_) => {
+            "check the name and the tag that '--from' gives; a private repository needs 'podman login'"
+        }
+        None => UPSTREAM_HINT,
+    };
+    Ok(Resolved { name: name.clone(), digest: ask(name, registry, hint)?, origin: Origin::Asked })
 }
 
-/// What a tag names in its registry now.
-pub(crate) fn ask(tag: &Reference, registry: &Client) -> Result<Digest> {
+/// What helps when a distro's upstream is not in its registry.
+pub(crate) const UPSTREAM_HINT: &str =
+    "check the upstream in distro.toml; '--from REF' stands another image in";
+
+/// What a tag names in its registry now; `hint` helps when that is nothing.
+pub(crate) fn ask(tag: &Reference, registry: &Client, hint: &str) -> Result<Digest> {
     let asking = || format!("asking for {tag}");
     let document = registry.document(tag).with_context(asking)?;
-    let document = document
-        .ok_or_else(|| anyhow!("{tag} is not in its registry"))
-        .hint("check the upstream in distro.toml; '--from REF' stands another image in")?;
+    let document = document.ok_or_else(|| anyhow!("{tag} is not in its registry")).hint(hint)?;
     Ok(document.blob().digest())
 }
 
@@ -154,17 +168,19 @@ impl Resolved {
         Reference::with_digest(host, repository, self.digest.to_string())
     }
 
-    /// Asks for an image that was written down some time ago: registries remove old ones.
-    fn check_is_there(&self, distro: &Distro, registry: &Client) -> Result<()> {
-        if self.origin == Origin::Asked {
-            return Ok(());
-        }
+    /// The image itself, found to be one that can be built on. One that was written down some time
+    /// ago may be gone: registries remove old ones.
+    fn inspect(&self, order: &Order<'_>, registry: &Client) -> Result<Base> {
         let pinned = self.by_digest();
-        match registry.document(&pinned).with_context(|| format!("asking for {pinned}"))? {
-            Some(_) => Ok(()),
-            None => Err(anyhow!("{pinned} is gone from its registry"))
-                .hint(format!("run 'cargo xtask base {} --update-pin' to take today's", distro.name)),
-        }
+        inspect(&pinned, registry)?.ok_or_else(|| anyhow!("{pinned} is gone from its registry")).own_hint(
+            |_| match (order.from, self.origin) {
+                (Some(_), _) => "name one with '--from' that is there".to_owned(),
+                (None, Origin::Written) => {
+                    format!("run 'cargo xtask base {} --update-pin' to take today's", order.distro.name)
+                }
+                (None, Origin::Asked) => "the tag has just moved: run the command again".to_owned(),
+            },
+        )
     }
 }
 
@@ -172,7 +188,7 @@ impl Resolved {
 /// Source: OCI image specification, annotations.md.
 fn labels(distro: &Distro, upstream: &Resolved) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
-        ("org.opencontainers.image.title", distro.title.clone()),
+        (TITLE, distro.title.clone()),
         ("org.opencontainers.image.version", distro.name.release().to_owned()),
         (UPSTREAM_NAME, upstream.name.to_string()),
         (UPSTREAM_DIGEST, upstream.digest.to_string()),
@@ -193,7 +209,8 @@ fn inputs(
 struct Make<'a> {
     order: &'a Order<'a>,
     engine: Engine,
-    upstream: &'a Resolved,
+    /// What its name stands for, and what is in it.
+    upstream: (&'a Resolved, &'a Base),
     /// In the layout.
     tag: &'a str,
 }
@@ -208,7 +225,7 @@ impl Make<'_> {
         progress: &Progress,
         on_step: impl Fn(&str),
     ) -> Result<u64> {
-        let Make { order, engine, upstream, .. } = *self;
+        let Make { order, engine, upstream: (upstream, _), .. } = *self;
         let scratch = Scratch::new(order.dir)?;
         let is_built = Arc::new(AtomicBool::new(false));
         let _clean_up = CleanUp::afterwards({
@@ -241,7 +258,7 @@ impl Make<'_> {
     /// Takes the exported image over into `store`, once it has shown itself to be one that can be
     /// built on; gives the size of its layers. The upstream's own stay in their registry.
     fn read_back(&self, exported: &Path, store: &Store, registry: &Client) -> Result<u64> {
-        let Make { upstream, tag, .. } = *self;
+        let Make { upstream: (resolved, upstream), tag, .. } = *self;
         let name = ImageName::Layout { dir: exported.to_owned(), tag: Some(tag.to_owned()) };
         let source = Source::open(&name, registry)?;
         let from = Store::open(exported)?;
@@ -251,32 +268,19 @@ impl Make<'_> {
         let hint = "the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does";
         let base = Base::new(manifest, config, Platform::host()).hint(hint)?;
 
-        let reference = upstream.by_digest();
-        let (descriptors, diff_ids) =
-            layers_of(&reference, registry).with_context(|| format!("reading {reference}"))?;
-        let shared = graft::shared_layers(&base.diff_ids, &diff_ids).hint(hint)?;
+        let (descriptors, diff_ids) = (upstream.layers(), &upstream.diff_ids[..]);
+        let shared = graft::shared_layers(&base.diff_ids, diff_ids).hint(hint)?;
         let ours = base.layers().iter().skip(shared).map(|layer| recompress(&from, store, layer));
         let ours = ours.collect::<Result<Vec<_>>>()?;
-        let manifest = graft::graft(&base, (&descriptors, &diff_ids), &ours)?;
+        let manifest = graft::graft(&base, (descriptors, diff_ids), &ours)?;
         let document = Document::parse(manifest, None)?;
 
         store.adopt(&from, &config_descriptor)?;
         store.put(&document.descriptor(), document.blob())?;
-        store.tag(tag, &document, &Completeness::LayersIn(reference.to_string()))?;
+        store.tag(tag, &document, &Completeness::LayersIn(resolved.by_digest().to_string()))?;
         let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
         Ok(sizes.map(|layer| layer.size).sum())
     }
-}
-
-/// An image's layers as its registry names them, and what is in them.
-fn layers_of(reference: &Reference, registry: &Client) -> Result<(Vec<Descriptor>, Vec<DiffId>)> {
-    let source = Source::open(&ImageName::Registry(reference.clone()), registry)?;
-    let manifest = source.manifest(Platform::host(), registry)?;
-    let config = source.config(&manifest.config, registry)?;
-    let config: oci_spec::image::ImageConfiguration =
-        serde_json::from_slice(config.bytes()).context("reading the config")?;
-    let diff_ids = config.rootfs().diff_ids().iter().map(|text| Ok(DiffId(text.parse()?)));
-    Ok((manifest.layers, diff_ids.collect::<Result<_>>()?))
 }
 
 /// Writes a layer of the engine's with our own compressor, whose bytes depend on the tar alone.

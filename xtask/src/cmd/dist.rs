@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
-use super::{Session, disks};
+use super::{Session, advice, disks};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::Qcow2Compression;
@@ -35,8 +35,9 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         return session.print(&plan, || plan.to_string());
     }
 
-    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
+    advice::warn_of_rebase(&name, &made.base, (&registry, session));
+    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
     let is_pushed = flags.deliver.push && disks.is_ok();

@@ -20,14 +20,14 @@ use crate::values::{
 
 impl Workspace {
     /// Runs `base`, with the test's own store of images.
-    fn base(&self, arguments: &str) -> Run {
+    pub(crate) fn base(&self, arguments: &str) -> Run {
         let mut command = self.command(arguments);
         set_up_engine(self, &mut command);
         Run::new(command.output().unwrap())
     }
 
     /// Runs what has to succeed.
-    fn made(&self, arguments: &str) -> Run {
+    pub(crate) fn made(&self, arguments: &str) -> Run {
         let run = self.base(arguments);
         assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
         run
@@ -42,7 +42,7 @@ impl Workspace {
         run
     }
 
-    fn digest_of(&self, distro: &str) -> String {
+    pub(crate) fn digest_of(&self, distro: &str) -> String {
         let layout = self.layout(&format!("target/base/{distro}"));
         layout.digest(&layout.tags()[0]).as_str().unwrap().to_owned()
     }
@@ -397,7 +397,7 @@ fn containerfiles_and_scripts_are_in_good_order() {
 }
 
 /// A workspace with a distro `tiny-1` whose Containerfile runs nothing.
-fn tiny(upstream: &Upstream) -> Workspace {
+pub(crate) fn tiny(upstream: &Upstream) -> Workspace {
     let workspace = Workspace::with_standin();
     push(&workspace, "t", upstream);
     workspace.write(
@@ -414,7 +414,7 @@ fn tiny(upstream: &Upstream) -> Workspace {
 }
 
 /// Makes one of the workspace's stand-ins what the upstream's tag names.
-fn push(workspace: &Workspace, tag: &str, upstream: &Upstream) {
+pub(crate) fn push(workspace: &Workspace, tag: &str, upstream: &Upstream) {
     let from = format!("oci:{}:{tag}", workspace.path("../standin").display());
     skopeo_push(&from, &format!("{}:1", upstream.name), if tag == "multi" { "--all" } else { "" });
 }
@@ -597,7 +597,8 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
         "{error}"
     );
     // Something that no host boots.
-    workspace.write("base/tiny/1/Containerfile", "ARG UPSTREAM\nFROM scratch\nCOPY base/shared/rootfs/ /\n");
+    let scratch = "ARG UPSTREAM\nFROM ${UPSTREAM} AS unused\nFROM scratch\nCOPY base/shared/rootfs/ /\n";
+    workspace.write("base/tiny/1/Containerfile", scratch);
     insta::assert_snapshot!(fails("base tiny-1"), @"
     error: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
     hint: the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does

@@ -12,6 +12,7 @@ mod harness;
 mod image;
 mod installed;
 mod interrupts;
+mod published;
 mod root;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
