@@ -193,6 +193,10 @@ pub(crate) struct Dist {
     /// Make none of the disks that Cargo.toml names
     #[arg(long)]
     pub(crate) no_disks: bool,
+    /// Let the owner of this public key log in on the disks: the users of configs/builder/config.toml,
+    /// or a user 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
+    pub(crate) ssh_key: Option<PathBuf>,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and
@@ -263,6 +267,10 @@ pub(crate) struct Disk {
     /// Who makes it [default: what the image says]
     #[arg(long, value_enum)]
     pub(crate) builder: Option<Builder>,
+    /// Let the owner of this public key log in: the users of configs/builder/config.toml, or a user
+    /// 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub")]
+    pub(crate) ssh_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compose: Compose,
     /// Where the disks go [default: target/dist/disk]
