@@ -83,8 +83,8 @@ deploy() {
 add_accounts() {
 	[ -n "$ACCOUNTS" ] || return 0
 	say "adding users"
-	var=sysroot/ostree/deploy/$STATEROOT/var
-	etc=sysroot/ostree/deploy/$STATEROOT/deploy/$commit.0/etc
+	var=$PWD/sysroot/ostree/deploy/$STATEROOT/var
+	etc=$PWD/sysroot/ostree/deploy/$STATEROOT/deploy/$commit.0/etc
 	while IFS=: read -r kind name rest; do
 		case $kind in
 		group) add_group "$name" "$rest" ;;

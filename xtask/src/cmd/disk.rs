@@ -62,8 +62,10 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
 /// A raw disk is what it is: what it could be told is refused, and what is left out is said.
 fn check_raw(flags: &Disk, session: &Session) -> Result<()> {
     if flags.ssh_key.is_some() {
-        return Err(anyhow!("'--ssh-key' adds a key while a disk is made of an image, and a raw disk is made"))
-            .hint("leave it out, or name an image with '--from'");
+        return Err(anyhow!(
+            "'--ssh-key' adds a key while a disk is made of an image, and a raw disk is made"
+        ))
+        .hint("leave it out, or name an image with '--from'");
     }
     for format in &flags.formats {
         if let Some(file) = Configs::file_of(&session.root, *format) {

@@ -75,12 +75,7 @@ fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Cli
 }
 
 /// The disks that Cargo.toml names, where the image can be made into some here.
-fn disks(
-    name: &ImageName,
-    flags: &Dist,
-    session: &Session,
-    registry: &Client,
-) -> Result<Vec<OutputReport>> {
+fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
     let settings = session.workspace()?.settings;
     if settings.formats.is_empty() {
         return Ok(Vec::new());

@@ -128,11 +128,11 @@ minsize = "2 GiB"
     let raw = workspace.path("../disks/os.raw");
     let root = RootOf::new(&raw);
 
-    let out = workspace.path("../etc");
-    fs::create_dir(&out).unwrap();
     for name in ["passwd", "shadow", "group", "gshadow"] {
-        fs::write(out.join(name), root.etc(name)).unwrap();
+        root::root().write(&format!("/tmp/accounts/etc/{name}"), "0600", &root.etc(name));
     }
+    root::root().ok("grpck --read-only --root /tmp/accounts");
+    root::root().ok("pwck --read-only --quiet --root /tmp/accounts");
     let (passwd, group) = (root.etc("passwd"), root.etc("group"));
     let line = |text: &str, name: &str| {
         let mut lines = text.lines().map(str::to_owned);
@@ -146,7 +146,6 @@ minsize = "2 GiB"
     let shadow = root.etc("shadow");
     assert!(line(&shadow, "devops").starts_with("devops:!:"), "{shadow}");
     assert!(line(&shadow, "second").starts_with(&format!("second:{hash}:")), "{shadow}");
-    judge("grpck", &format!("-r {0}/group {0}/gshadow", out.display()));
     // The users and groups of the base are all still there, as they were.
     let base = root.debugfs(&format!("cat {}/usr/etc/passwd", root.deployment));
     assert!(!base.is_empty() && passwd.starts_with(&base), "{passwd}");
@@ -179,7 +178,8 @@ minsize = "2 GiB"
     assert_eq!(root.stat(&path), ("0".to_owned(), "0".to_owned(), "0440".to_owned()));
     let rule = root.etc("sudoers.d/60-devops");
     assert_eq!(rule, "devops ALL=(ALL:ALL) NOPASSWD: ALL\n");
-    let checked = root::root().run("cat >/tmp/60-devops; visudo --check --strict --file=/tmp/60-devops", &rule);
+    let checked =
+        root::root().run("cat >/tmp/60-devops; visudo --check --strict --file=/tmp/60-devops", &rule);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 
     let arguments = root.kernel_arguments();
@@ -202,8 +202,12 @@ fn formats_that_are_made_with_the_same_share_a_raw() {
     let raws = || fingerprint(&kept);
     let report = run("ami qcow2 gce raw");
     assert_eq!(raws().len(), 3, "{:?}", raws());
-    let formats: Vec<&str> =
-        report["outputs"].as_array().unwrap().iter().map(|output| output["format"].as_str().unwrap()).collect();
+    let formats: Vec<&str> = report["outputs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|output| output["format"].as_str().unwrap())
+        .collect();
     assert_eq!(formats, ["raw", "ami", "qcow2", "gce"]);
 
     let disks = workspace.path("../disks");
@@ -212,7 +216,8 @@ fn formats_that_are_made_with_the_same_share_a_raw() {
     let usual = "console=tty0 console=ttyS0,115200n8";
     assert!(plain.contains(usual) && !plain.contains("nvme"), "{plain}");
     assert!(ami.contains(&format!("{usual} nvme_core.io_timeout=4294967295")), "{ami}");
-    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(disks.join("os.tar.gz")).unwrap()));
+    let mut tar =
+        tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(disks.join("os.tar.gz")).unwrap()));
     let mut gce = Vec::new();
     tar.entries().unwrap().next().unwrap().unwrap().read_to_end(&mut gce).unwrap();
     fs::write(disks.join("gce.raw"), &gce).unwrap();
@@ -228,7 +233,8 @@ fn formats_that_are_made_with_the_same_share_a_raw() {
     assert_eq!(raws(), before.0);
 
     // Another config of one format is another disk of that format alone.
-    workspace.write("configs/builder/ami.toml", "[customizations.kernel]\nappend = \"nvme_core.io_timeout=30\"\n");
+    workspace
+        .write("configs/builder/ami.toml", "[customizations.kernel]\nappend = \"nvme_core.io_timeout=30\"\n");
     run("ami qcow2 gce raw");
     let after = fingerprint(&disks);
     for (path, state) in &before.1 {
@@ -264,37 +270,81 @@ fn a_disk_without_a_key_says_so() {
 #[test]
 fn what_no_disk_can_be_made_with_is_told() {
     let workspace = Workspace::with_good_image();
-    let fails = |options: &str| workspace.failure(&format!("disk qcow2 --from oci:../out:t --builder ostree {options}"));
+    let fails = |options: &str| {
+        workspace.failure(&format!("disk qcow2 --from oci:../out:t --builder ostree {options}"))
+    };
     let usual = fs::read_to_string(workspace.path(CONFIG)).unwrap();
 
-    let placeholder = "[[customizations.user]]\nname = \"devops\"\nkey = \"ssh-ed25519 AAAA... replace-me\"\n";
+    let placeholder =
+        "[[customizations.user]]\nname = \"devops\"\nkey = \"ssh-ed25519 AAAA... replace-me\"\n";
     workspace.write(CONFIG, placeholder);
-    assert_snapshot!(fails(""), @"");
+    assert_snapshot!(fails(""), @"
+    error: what disks are told has a problem
+      configs/builder/config.toml:3: the ssh key is a placeholder
+        hint: write your public key there, or give it with '--ssh-key ~/.ssh/id_ed25519.pub'
+    ");
     workspace.write(
         CONFIG,
         "[[customizations.user]]\nname = \"Dev Ops\"\npassword = \"secret\"\n\n[[customizations.filesystem]]\nmountpoint = \"/var\"\nminsize = \"lots\"\n\n[customizations.kernel]\nappend = \"root=/dev/sda 'quiet'\"\n",
     );
     workspace.write("configs/builder/gcp.toml", "");
-    assert_snapshot!(fails(""), @"");
+    assert_snapshot!(fails(""), @r#"
+    error: what disks are told has 7 problems
+      configs/builder/config.toml:2: `Dev Ops` is no name of a user
+        hint: use lower-case letters, digits, '_' and '-', a letter or '_' first, at most 31
+      configs/builder/config.toml:3: a password is written as its hash: whoever has the repository or a disk could read it
+        hint: run 'openssl passwd -6', and write what it prints
+      configs/builder/config.toml:6: bootc hosts cannot have `/var` as a file system of its own: ostree keeps it beside the deployments, and mounts it itself
+        hint: there can be '/', '/boot', and folders below /var, such as '/var/lib/data'
+      configs/builder/config.toml:7: `lots` is not a size
+        hint: write it as "20 GiB"
+      configs/builder/config.toml:10: `root=/dev/sda` is the boot loader's own: the disk would not boot
+        hint: remove it: it is set when the disk is made
+      configs/builder/config.toml:10: `'quiet'` has a character that boot loaders treat differently
+        hint: use printable ASCII without quotes, `\`, `$` and backticks
+      configs/builder/gcp.toml:1: `gcp` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova; did you mean `gce`?
+        hint: rename the file, or remove it
+    "#);
     fs::remove_file(workspace.path("configs/builder/gcp.toml")).unwrap();
 
     workspace.write(
         CONFIG,
         "[customizations.installer.kickstart]\ncontents = \"text\"\n[[customizations.filesystem]]\nmountpoint = \"/var/lib/data\"\nminsize = \"50 GiB\"\n",
     );
-    assert_snapshot!(fails(""), @"");
+    assert_snapshot!(fails(""), @"
+    error: the builder 'ostree' cannot do what configs/builder asks for:
+      [customizations.installer]: what it makes is no installer
+      a file system for /var/lib/data: it makes one, for /, which a host grows
+    hint: remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one
+    ");
     workspace.write(CONFIG, "[[customizations.filesystem]]\nmountpoint = \"/\"\nminsize = \"20 GiB\"\n");
-    assert_snapshot!(fails("--size 10GiB"), @"");
+    assert_snapshot!(fails("--size 10GiB"), @r#"
+    error: a disk of 10 GiB is too small for what configs/builder/config.toml wants
+    hint: leave '--size' out, or say '--size "20547 MiB"'
+    "#);
 
     workspace.write(CONFIG, &usual);
     let key = new_key(&workspace, "key", "ed25519");
     let private = key.with_extension("");
     let error = fails(&format!("--ssh-key {}", private.display())).replace(private.to_str().unwrap(), "KEY");
-    assert_snapshot!(error, @"");
-    assert_snapshot!(fails("--ssh-key ../gone.pub"), @"");
+    assert_snapshot!(error, @"
+    error: reading the ssh key KEY: it is a private key, which must never be in an image or on a disk
+    hint: give the file that ends in .pub
+    ");
+    assert_snapshot!(fails("--ssh-key ../gone.pub"), @"
+    error: reading the ssh key ../gone.pub: No such file or directory (os error 2)
+    hint: '--ssh-key' names the file of a public key
+    ");
     fs::write(workspace.path("../os.raw"), "x").unwrap();
-    assert_snapshot!(workspace.failure("disk qcow2 --from ../os.raw --ssh-key ../key.pub"), @"");
+    assert_snapshot!(workspace.failure("disk qcow2 --from ../os.raw --ssh-key ../key.pub"), @"
+    error: '--ssh-key' adds a key while a disk is made of an image, and a raw disk is made
+    hint: leave it out, or name an image with '--from'
+    ");
     fs::remove_file(workspace.path(CONFIG)).unwrap();
-    assert_snapshot!(fails(""), @"");
+    assert_snapshot!(fails(""), @"
+    error: what disks are told has a problem
+      configs/builder/config.toml:1: it is not there
+        hint: write it, if only with a comment: it says what disks are made with
+    ");
     assert!(!workspace.path("target/dist/disk").exists());
 }

@@ -217,7 +217,6 @@ fn what_cannot_be_a_disk_is_told() {
     workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
     assert!(workspace.failure("dist --base oci:../standin:t").contains("`qcow` is not a disk format"));
     workspace.write("Cargo.toml", settings);
-
 }
 
 #[test]

@@ -76,7 +76,11 @@ fn user(section: &mut Section<'_>, keys: &[PublicKey], notes: &mut Notes<'_>) ->
     let mut user = User { name: name(section, "user", notes), keys: keys.to_vec(), ..User::default() };
     if let Some(text) = section.string("description", notes) {
         if text.value.contains(':') {
-            notes.add(text.line, "a description has no ':': it separates the fields of /etc/passwd", "remove it");
+            notes.add(
+                text.line,
+                "a description has no ':': it separates the fields of /etc/passwd",
+                "remove it",
+            );
         } else {
             user.description = Some(text.value.to_owned());
         }
@@ -87,12 +91,18 @@ fn user(section: &mut Section<'_>, keys: &[PublicKey], notes: &mut Notes<'_>) ->
     }
     if let Some(text) = section.lines("key", notes) {
         match key::keys(text.value) {
-            Ok(own) => user.keys.splice(0..0, own.into_iter().filter(|key| !keys.contains(key))).for_each(drop),
+            Ok(own) => {
+                user.keys.splice(0..0, own.into_iter().filter(|key| !keys.contains(key))).for_each(drop)
+            }
             Err(BadKey::Placeholder) if !keys.is_empty() => (),
             Err(error) => notes.add(text.line, &error, error.hint()),
         }
         if user.name == "root" {
-            notes.add(text.line, "a key of root's is of no use: sshd does not let root in", "give it to a user in group 'wheel'");
+            notes.add(
+                text.line,
+                "a key of root's is of no use: sshd does not let root in",
+                "give it to a user in group 'wheel'",
+            );
         }
     }
     if user.name == "root" {
@@ -115,13 +125,21 @@ fn user(section: &mut Section<'_>, keys: &[PublicKey], notes: &mut Notes<'_>) ->
         if is_path(text.value) {
             user.shell = Some(text.value.to_owned());
         } else {
-            notes.add(text.line, format!("`{}` is no path of a shell", text.value), "write it as \"/bin/bash\"");
+            notes.add(
+                text.line,
+                format!("`{}` is no path of a shell", text.value),
+                "write it as \"/bin/bash\"",
+            );
         }
     }
-    user.groups = section.strings("groups", notes).into_iter().filter_map(|text| {
-        let hint = |_: &BadName| NAME_HINT.to_owned();
-        notes.check(text.line, valid_name(text.value, "group"), hint)
-    }).collect();
+    user.groups = section
+        .strings("groups", notes)
+        .into_iter()
+        .filter_map(|text| {
+            let hint = |_: &BadName| NAME_HINT.to_owned();
+            notes.check(text.line, valid_name(text.value, "group"), hint)
+        })
+        .collect();
     user.uid = id(section, "uid", 1000, notes);
     user.gid = id(section, "gid", 1, notes);
     user
@@ -131,13 +149,18 @@ pub(super) fn groups(sections: Vec<Section<'_>>, notes: &mut Notes<'_>) -> Vec<G
     let mut groups: Vec<Group> = Vec::new();
     for mut section in sections {
         let line = section.line;
-        let group = Group { name: name(&mut section, "group", notes), gid: id(&mut section, "gid", 1, notes) };
+        let group =
+            Group { name: name(&mut section, "group", notes), gid: id(&mut section, "gid", 1, notes) };
         section.finish(notes, |_| None);
         let is_twice = !group.name.is_empty() && groups.iter().any(|other| other.name == group.name);
         let has_taken = group.gid.is_some() && groups.iter().any(|other| other.gid == group.gid);
         if is_twice || has_taken {
             let what = if is_twice { "name" } else { "gid" };
-            notes.add(line, format!("the group `{}` has the {what} of another", group.name), "give it one of its own");
+            notes.add(
+                line,
+                format!("the group `{}` has the {what} of another", group.name),
+                "give it one of its own",
+            );
         }
         groups.push(group);
     }
@@ -183,7 +206,8 @@ fn id(section: &mut Section<'_>, key: &'static str, least: i64, notes: &mut Note
     /// The largest that login.defs gives to people; dynamic users of systemd's come after it.
     const MOST: i64 = 60_000;
     let (number, line) = section.integer(key, notes)?;
-    let valid = (least..=MOST).contains(&number).then_some(number).and_then(|number| u32::try_from(number).ok());
+    let valid =
+        (least..=MOST).contains(&number).then_some(number).and_then(|number| u32::try_from(number).ok());
     if valid.is_none() {
         let why = format!("the {key} {number} is not between {least} and {MOST}: others are the system's");
         notes.add(line, why, "choose one there, or leave it out");
@@ -206,10 +230,13 @@ fn password(text: &str) -> Result<String, BadPassword> {
     let parts: Vec<&str> = text.split('$').collect();
     let is_base64 = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '/'));
     let is_sha = |rest: &[&str], length: usize| match rest {
-        [salt, hash] => (1..=16).contains(&salt.len()) && is_base64(salt) && hash.len() == length && is_base64(hash),
+        [salt, hash] => {
+            (1..=16).contains(&salt.len()) && is_base64(salt) && hash.len() == length && is_base64(hash)
+        }
         _ => false,
     };
-    let is_rounds = |part: &str| part.strip_prefix("rounds=").is_some_and(|count| count.parse::<u32>().is_ok());
+    let is_rounds =
+        |part: &str| part.strip_prefix("rounds=").is_some_and(|count| count.parse::<u32>().is_ok());
     let is_whole = match parts.as_slice() {
         ["", kind @ ("5" | "6"), rest @ ..] => {
             let rest = match rest {
@@ -219,7 +246,10 @@ fn password(text: &str) -> Result<String, BadPassword> {
             is_sha(rest, if *kind == "6" { 86 } else { 43 })
         }
         ["", "2b", cost, hash] => {
-            cost.len() == 2 && cost.parse::<u8>().is_ok_and(|cost| (4..=31).contains(&cost)) && hash.len() == 53 && is_base64(hash)
+            cost.len() == 2
+                && cost.parse::<u8>().is_ok_and(|cost| (4..=31).contains(&cost))
+                && hash.len() == 53
+                && is_base64(hash)
         }
         ["", _, _, ..] => return Err(BadPassword::Form),
         _ => return Err(BadPassword::Plain),

@@ -17,6 +17,7 @@ const FOLDER: &str = "configs/builder";
 const COMMON: &str = "config.toml";
 
 /// What disks are made with: all, and those of some formats besides.
+#[derive(Default)]
 pub(crate) struct Configs {
     common: Config,
     additions: BTreeMap<DiskFormat, KernelArguments>,
@@ -72,15 +73,10 @@ impl Configs {
     }
 }
 
-impl Default for Configs {
-    fn default() -> Configs {
-        Configs { common: Config::default(), additions: BTreeMap::new() }
-    }
-}
-
 fn read_keys(path: &Path) -> Result<Vec<PublicKey>> {
     let reading = || format!("reading the ssh key {}", path.display());
-    let bytes = read_bounded(path).hint("'--ssh-key' names the file of a public key").with_context(reading)?;
+    let bytes =
+        read_bounded(path).hint("'--ssh-key' names the file of a public key").with_context(reading)?;
     let text = String::from_utf8_lossy(&bytes);
     key::keys(&text).own_hint(key::BadKey::hint).with_context(reading)
 }

@@ -47,7 +47,8 @@ impl BadKey {
             BadKey::Rfc4716 => "run 'ssh-keygen -i -f FILE', and give what it writes".to_owned(),
             BadKey::Old(_) | BadKey::Short { .. } => "make another with 'ssh-keygen -t ed25519'".to_owned(),
             BadKey::Type(_) | BadKey::Base64(_) | BadKey::Inside { .. } => {
-                "copy the whole line of the file that ends in .pub; 'ssh-keygen -l -f FILE' checks it".to_owned()
+                "copy the whole line of the file that ends in .pub; 'ssh-keygen -l -f FILE' checks it"
+                    .to_owned()
             }
         }
     }
@@ -141,7 +142,8 @@ fn check(kind: &str, body: &str) -> Result<(), BadKey> {
             Field::Number => bytes.first().is_some_and(|first| *first < 0x80),
             Field::Modulus => {
                 let digits = bytes.iter().skip_while(|byte| **byte == 0).count();
-                let top = bytes.iter().find(|byte| **byte != 0).map_or(8, |byte| byte.leading_zeros() as usize);
+                let top =
+                    bytes.iter().find(|byte| **byte != 0).map_or(8, |byte| byte.leading_zeros() as usize);
                 let bits = (digits * 8).saturating_sub(top);
                 if bits < LEAST_RSA_BITS {
                     return Err(BadKey::Short { bits });

@@ -78,8 +78,12 @@ impl Config {
 fn config(mut top: Section<'_>, keys: &[PublicKey], notes: &mut Notes<'_>) -> Config {
     let section = top.section("customizations", notes);
     top.finish(notes, |key| match key {
-        "name" | "description" | "version" | "distro" => Some("remove it: the image has a name and a version"),
-        "packages" | "modules" | "groups" | "containers" => Some("what is installed comes with the base: base/"),
+        "name" | "description" | "version" | "distro" => {
+            Some("remove it: the image has a name and a version")
+        }
+        "packages" | "modules" | "groups" | "containers" => {
+            Some("what is installed comes with the base: base/")
+        }
         _ => None,
     });
     match section {
@@ -103,8 +107,8 @@ fn customizations(mut section: Section<'_>, keys: &[PublicKey], notes: &mut Note
     let iso = section.section("iso", notes).map(|section| iso(section, notes)).unwrap_or_default();
     section.finish(notes, |key| match key {
         "sshkey" => Some("write it as 'key' of a [[customizations.user]]"),
-        "hostname" | "timezone" | "locale" | "firewall" | "services" | "directories" | "files" | "repositories"
-        | "openscap" | "fips" | "rhsm" | "cacerts" | "rpm" => {
+        "hostname" | "timezone" | "locale" | "firewall" | "services" | "directories" | "files"
+        | "repositories" | "openscap" | "fips" | "rhsm" | "cacerts" | "rpm" => {
             Some("it belongs to the image, where upgrades can change it: configs/os or base/")
         }
         "partitioning_mode" => Some("write the partitions as [customizations.disk]"),
@@ -140,7 +144,11 @@ fn storage(section: &mut Section<'_>, notes: &mut Notes<'_>) -> Storage {
     let line = disk.as_ref().map(|disk| disk.line);
     let partitions = disk.map(|disk| storage::partitions(disk, notes));
     if let (Some(line), false) = (line, file_systems.is_empty()) {
-        notes.add(line, "there are [[customizations.filesystem]] beside [customizations.disk]", "keep one of them");
+        notes.add(
+            line,
+            "there are [[customizations.filesystem]] beside [customizations.disk]",
+            "keep one of them",
+        );
     }
     match (partitions, file_systems.is_empty()) {
         (Some(partitions), _) => Storage::Partitions(partitions),
@@ -169,17 +177,21 @@ fn installer(mut section: Section<'_>, notes: &mut Notes<'_>) -> Installer {
             Some(text) => {
                 installer.kickstart = Some(text.value.to_owned());
                 for key in with_kickstart {
-                    let message = format!("there is '{key}' beside a kickstart: osbuild would write another kickstart");
+                    let message =
+                        format!("there is '{key}' beside a kickstart: osbuild would write another kickstart");
                     notes.add(text.line, message, format!("put what '{key}' does into the kickstart"));
                 }
             }
             None if kickstart.has("contents") => (),
-            None => notes.add(kickstart.line, "the kickstart has no contents", "add 'contents = \"\"\"...\"\"\"'"),
+            None => {
+                notes.add(kickstart.line, "the kickstart has no contents", "add 'contents = \"\"\"...\"\"\"'")
+            }
         }
         kickstart.finish(notes, |_| None);
     }
     if let Some(mut modules) = section.section("modules", notes) {
-        let names = |texts: Vec<read::Text<'_>>| texts.into_iter().map(|text| text.value.to_owned()).collect();
+        let names =
+            |texts: Vec<read::Text<'_>>| texts.into_iter().map(|text| text.value.to_owned()).collect();
         installer.enable_modules = names(modules.strings("enable", notes));
         installer.disable_modules = names(modules.strings("disable", notes));
         modules.finish(notes, |_| None);
@@ -194,7 +206,11 @@ fn iso(mut section: Section<'_>, notes: &mut Notes<'_>) -> Iso {
         let text = section.string(key, notes)?;
         let fits = text.value.len() <= most && text.value.is_ascii();
         if !fits {
-            notes.add(text.line, format!("'{key}' has more than {most} characters, or others than ASCII"), "shorten it");
+            notes.add(
+                text.line,
+                format!("'{key}' has more than {most} characters, or others than ASCII"),
+                "shorten it",
+            );
         }
         fits.then(|| text.value.to_owned())
     };

@@ -103,7 +103,11 @@ pub(super) fn read<T>(
     read: impl FnOnce(Section<'_>, &mut Notes<'_>) -> T,
 ) -> Result<T, Problems> {
     if bytes.len() > MOST_BYTES {
-        return Err(Problems::of_file(file, "it is larger than 1 MiB", "it holds settings: put the rest elsewhere"));
+        return Err(Problems::of_file(
+            file,
+            "it is larger than 1 MiB",
+            "it holds settings: put the rest elsewhere",
+        ));
     }
     let mut notes = Notes { file, text: "", problems: Problems::default() };
     let text = match str::from_utf8(bytes) {
@@ -119,7 +123,11 @@ pub(super) fn read<T>(
         Ok(document) => document,
         Err(error) => {
             let line = notes.line(error.span(), 1);
-            notes.add(line, format!("it is not TOML: {}", error.message().replace('\n', ", ")), "mend this line");
+            notes.add(
+                line,
+                format!("it is not TOML: {}", error.message().replace('\n', ", ")),
+                "mend this line",
+            );
             return Err(notes.problems);
         }
     };
@@ -198,7 +206,8 @@ impl<'t> Section<'t> {
     /// A string, or a whole number as one.
     pub(super) fn size(&mut self, key: &'static str, notes: &mut Notes<'_>) -> Option<(String, usize)> {
         let (item, line) = self.item(key, notes)?;
-        let value = item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|number| number.to_string()));
+        let value =
+            item.as_str().map(str::to_owned).or_else(|| item.as_integer().map(|number| number.to_string()));
         if value.is_none() {
             self.wrong(key, line, "a size, such as \"20 GiB\"", notes);
         }
@@ -235,7 +244,8 @@ impl<'t> Section<'t> {
     pub(super) fn sections(&mut self, key: &'static str, notes: &mut Notes<'_>) -> Vec<Section<'t>> {
         let Some((item, line)) = self.item(key, notes) else { return Vec::new() };
         let name = self.full(key);
-        let section = |table: &'t dyn TableLike, line| Section { name: name.clone(), line, table, known: Vec::new() };
+        let section =
+            |table: &'t dyn TableLike, line| Section { name: name.clone(), line, table, known: Vec::new() };
         let mut sections = Vec::new();
         let mut only_tables = true;
         match item {
@@ -266,7 +276,11 @@ impl<'t> Section<'t> {
 
     fn one_line(&self, key: &str, text: Text<'t>, notes: &mut Notes<'_>) -> Option<Text<'t>> {
         if text.value.contains(['\n', '\r', '\t']) {
-            notes.add(text.line, format!("'{}' has a line break or a tab", self.full(key)), "write it on one line");
+            notes.add(
+                text.line,
+                format!("'{}' has a line break or a tab", self.full(key)),
+                "write it on one line",
+            );
             return None;
         }
         Some(text)

@@ -79,7 +79,9 @@ impl BadMountpoint {
     fn hint(&self) -> String {
         match self {
             BadMountpoint::Form(_) => "write it as \"/var/lib/data\"".to_owned(),
-            BadMountpoint::Forbidden { .. } => "there can be '/', '/boot', and folders below /var, such as '/var/lib/data'".to_owned(),
+            BadMountpoint::Forbidden { .. } => {
+                "there can be '/', '/boot', and folders below /var, such as '/var/lib/data'".to_owned()
+            }
         }
     }
 }
@@ -161,7 +163,11 @@ pub(super) fn file_systems(sections: Vec<Section<'_>>, notes: &mut Notes<'_>) ->
 pub(super) fn partitions(mut section: Section<'_>, notes: &mut Notes<'_>) -> Partitions {
     let table = one_of(&mut section, "type", &["gpt", "dos"], notes);
     let least = least_of(&mut section, Presence::Optional, notes);
-    let partitions = section.sections("partitions", notes).into_iter().filter_map(|section| partition(section, notes)).collect();
+    let partitions = section
+        .sections("partitions", notes)
+        .into_iter()
+        .filter_map(|section| partition(section, notes))
+        .collect();
     section.finish(notes, |_| None);
     Partitions { table, least, partitions }
 }
@@ -201,7 +207,11 @@ fn subvolume(mut section: Section<'_>, notes: &mut Notes<'_>) -> Option<Subvolum
     let is_said = section.has("name") && section.has("mountpoint");
     section.finish(notes, |_| None);
     if !is_said {
-        notes.add(line, "a subvolume has no name or no mountpoint", "add 'name = \"...\"' and 'mountpoint = \"/\"'");
+        notes.add(
+            line,
+            "a subvolume has no name or no mountpoint",
+            "add 'name = \"...\"' and 'mountpoint = \"/\"'",
+        );
     }
     Some(Subvolume { name: name?, mountpoint: mountpoint? })
 }
@@ -249,11 +259,20 @@ fn owned(section: &mut Section<'_>, key: &'static str, notes: &mut Notes<'_>) ->
     section.string(key, notes).map(|text| text.value.to_owned())
 }
 
-fn one_of(section: &mut Section<'_>, key: &'static str, values: &[&str], notes: &mut Notes<'_>) -> Option<String> {
+fn one_of(
+    section: &mut Section<'_>,
+    key: &'static str,
+    values: &[&str],
+    notes: &mut Notes<'_>,
+) -> Option<String> {
     let text = section.string(key, notes)?;
     if values.contains(&text.value) {
         return Some(text.value.to_owned());
     }
-    notes.add(text.line, format!("'{key}' cannot be `{}`", text.value), format!("choose one of {}", values.join(", ")));
+    notes.add(
+        text.line,
+        format!("'{key}' cannot be `{}`", text.value),
+        format!("choose one of {}", values.join(", ")),
+    );
     None
 }
