@@ -28,6 +28,8 @@ pub(super) const PROCESS: &str = "2";
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
 const BRANCH: &str = "testboot/image";
+/// What every format can describe, in bytes.
+const LARGEST: u64 = 2040 << 30;
 /// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
 /// made so later, and systemd asks nobody for a password on a console.
 const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
@@ -98,6 +100,9 @@ pub(super) fn check_config(config: &Config) -> Result<()> {
             }
         }
     }
+    if least_size(config) > LARGEST {
+        cannot.push(format!("a disk of more than {} GiB", LARGEST >> 30));
+    }
     if cannot.is_empty() {
         return Ok(());
     }
@@ -138,7 +143,8 @@ pub(super) fn install(
     let plan = flatten::plan(layers).context("flattening the layers")?;
     let tools = plan.part(is_tool);
     let accounts = accounts::lines(order.config);
-    check_programs(&tools, !accounts.is_empty())?;
+    let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
+    check_programs(&tools, PROGRAMS.iter().chain(more))?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
@@ -252,16 +258,12 @@ fn is_tool(path: &str) -> bool {
     !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
 
-fn check_programs(tools: &Plan, has_accounts: bool) -> Result<()> {
+fn check_programs<'p>(tools: &Plan, programs: impl Iterator<Item = &'p &'p str>) -> Result<()> {
     let found: BTreeSet<&str> = tools
         .leaves()
         .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
         .collect();
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .chain(ACCOUNT_PROGRAMS.into_iter().filter(|_| has_accounts))
-        .filter(|program| !found.contains(program))
-        .collect();
+    let missing: Vec<&str> = programs.copied().filter(|program| !found.contains(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -317,6 +319,33 @@ fn available_memory(meminfo: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_cannot_do_is_told_and_sizes_are_kept() {
+        let check = |text: &str| {
+            let config = Config::parse("f", text.as_bytes(), &[]).unwrap();
+            let said = check_config(&config).err().map(|error| error.to_string()).unwrap_or_default();
+            (said, least_size(&config) >> 20)
+        };
+        let root =
+            |size: &str| format!("[[customizations.filesystem]]\nmountpoint = \"/\"\nminsize = \"{size}\"\n");
+        assert_eq!(check(""), (String::new(), 0));
+        assert_eq!(check(&root("1 GiB")), (String::new(), 1024 + 67));
+        assert_eq!(check("[customizations.disk]\nminsize = \"1 GB\""), (String::new(), 954));
+        for (text, expected) in [
+            (root("1 GiB").replace("\"/\"", "\"/boot\""), "a file system for /boot"),
+            (root("2040 GiB"), "a disk of more than 2040 GiB"),
+            ("[customizations.disk]\ntype = \"dos\"".to_owned(), "[customizations.disk] but for its minsize"),
+            (
+                "[[customizations.disk.partitions]]\ntype = \"lvm\"\nminsize = 1".to_owned(),
+                "[customizations.disk] but for its minsize",
+            ),
+            ("[customizations.installer]\nunattended = true".to_owned(), "[customizations.installer]"),
+            ("[customizations.iso]\nvolume_id = \"A\"".to_owned(), "[customizations.iso]"),
+        ] {
+            assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
+        }
+    }
 
     #[test]
     fn swap_counts_as_memory() {

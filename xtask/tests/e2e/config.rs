@@ -335,6 +335,8 @@ fn what_no_disk_can_be_made_with_is_told() {
     error: reading the ssh key ../gone.pub: No such file or directory (os error 2)
     hint: '--ssh-key' names the file of a public key
     ");
+    let run = workspace.run("dist --no-disks --ssh-key ../key.pub");
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
     fs::write(workspace.path("../os.raw"), "x").unwrap();
     assert_snapshot!(workspace.failure("disk qcow2 --from ../os.raw --ssh-key ../key.pub"), @"
     error: '--ssh-key' adds a key while a disk is made of an image, and a raw disk is made
