@@ -146,6 +146,7 @@ pub(crate) enum Command {
 Examples:
   cargo xtask disk qcow2
   cargo xtask disk ova vhd --from ghcr.io/me/os:debian-13-v1 --size '20 GiB'
+  cargo xtask disk qcow2 --ssh-key ~/.ssh/id_ed25519.pub
   cargo xtask disk qcow2 ova vhd gce --from disk.raw --output out --name os-v1")]
     Disk(Disk),
     /// Say what a host downloads to go from one image to another
@@ -220,6 +221,10 @@ pub(crate) struct Dist {
     /// Make none of the disks that Cargo.toml names
     #[arg(long)]
     pub(crate) no_disks: bool,
+    /// Let the owner of this public key log in on the disks: the users of configs/builder/config.toml,
+    /// or a user 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
+    pub(crate) ssh_key: Option<PathBuf>,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and
@@ -293,6 +298,10 @@ pub(crate) struct Disk {
     /// Who makes it [default: what the image says]
     #[arg(long, value_enum)]
     pub(crate) builder: Option<Builder>,
+    /// Let the owner of this public key log in: the users of configs/builder/config.toml, or a user
+    /// 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub")]
+    pub(crate) ssh_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compose: Compose,
     /// Where the disks go [default: target/dist/disk]
@@ -450,6 +459,7 @@ mod tests {
               --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
               --no-disks                   Make none of the disks that Cargo.toml names
+              --ssh-key <FILE.pub>         Let the owner of this public key log in on the disks: the users of configs/builder/config.toml, or a user 'devops' who may become root
               --dry-run                    Show what would be stored and sent, and what a host would download
           -h, --help                       Print help (see more with '--help')
 

@@ -4,6 +4,7 @@
 
 mod base;
 mod bases;
+mod config;
 mod disk;
 mod engine;
 mod failures;
