@@ -430,7 +430,9 @@ fn an_ordinary_user_leaves_nothing_either() {
         check_clean();
     }
     // Only in the engine's namespaces everything is the user's own; then the process that holds them.
-    engine(&format!("unshare rm -r {}", path("engine/root").display()));
+    let store = engine("info --format {{.Store.GraphRoot}}");
+    assert!(store.contains(&site.word()), "{store}");
+    engine(&format!("unshare rm -r {store}"));
     engine("system migrate");
 }
 
