@@ -11,8 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
-use super::layout::{Firmware, Layout, firmware};
-use super::{Job, Order, grub};
+use super::config::{ADMINISTRATORS, Config, Installer, Iso, Storage};
+use super::layout::{self, Firmware, Layout, firmware};
+use super::{Job, Order, accounts, grub};
 use crate::exec;
 use crate::hint::{self, WithHint, hinted};
 use crate::oci::flatten::{self, Plan};
@@ -22,11 +23,13 @@ use crate::progress::{Progress, human_bytes};
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "2";
+pub(super) const PROCESS: &str = "3";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
 const BRANCH: &str = "testboot/image";
+/// What every format can describe, in bytes.
+const LARGEST: u64 = 2040 << 30;
 /// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
 /// made so later, and systemd asks nobody for a password on a console.
 const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
@@ -56,6 +59,8 @@ const PROGRAMS: [&str; 14] = [
     "touch",
     "ln",
 ];
+/// Those that it starts for users besides.
+const ACCOUNT_PROGRAMS: [&str; 7] = ["chown", "cp", "grep", "groupadd", "sed", "useradd", "usermod"];
 /// Where they are, as a PATH has it.
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
 
@@ -69,6 +74,54 @@ const NEWUIDMAP: Need = Need {
 
 pub(super) fn needs() -> Vec<Need> {
     if is_root() { vec![UNSHARE] } else { vec![UNSHARE, NEWUIDMAP] }
+}
+
+/// Says what of a config this builder cannot do, all of it.
+pub(super) fn check_config(config: &Config) -> Result<()> {
+    let mut cannot = Vec::new();
+    if config.installer != Installer::default() {
+        cannot.push("[customizations.installer]: what it makes is no installer".to_owned());
+    }
+    if config.iso != Iso::default() {
+        cannot.push("[customizations.iso]: what it makes is no ISO".to_owned());
+    }
+    match &config.storage {
+        Storage::Unsaid => (),
+        Storage::FileSystems(file_systems) => {
+            let others = file_systems.iter().filter(|file_system| file_system.mountpoint != "/");
+            cannot.extend(others.map(|other| {
+                format!("a file system for {}: it makes one, for /, which a host grows", other.mountpoint)
+            }));
+        }
+        Storage::Partitions(partitions) => {
+            if !partitions.partitions.is_empty() || partitions.table.as_deref() == Some("dos") {
+                cannot.push(
+                    "[customizations.disk] but for its minsize: it makes one file system, in a GPT of its own"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    if least_size(config) > LARGEST {
+        cannot.push(format!("a disk of more than {} GiB", LARGEST >> 30));
+    }
+    if cannot.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("the builder 'ostree' cannot do what configs/builder asks for:\n  {}", cannot.join("\n  ")))
+        .hint("remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one")
+}
+
+/// How large a disk is, in bytes, on which everything is as large as `config` wants it.
+pub(super) fn least_size(config: &Config) -> u64 {
+    match &config.storage {
+        Storage::Unsaid => 0,
+        Storage::FileSystems(file_systems) => {
+            let root = file_systems.iter().filter(|file_system| file_system.mountpoint == "/");
+            root.map(|root| layout::size_with_root(root.least)).max().unwrap_or(0)
+        }
+        Storage::Partitions(partitions) => partitions.least.unwrap_or(0).next_multiple_of(layout::MIB),
+    }
 }
 
 /// Installs the image on the empty file `disk`, which is at `path`.
@@ -93,13 +146,15 @@ pub(super) fn install(
     let plan = flatten::plan(layers.iter_mut()).context("flattening the layers")?;
     let sizes = layers.into_iter().map(Counted::finish).collect::<io::Result<Vec<_>>>()?;
     let tools = plan.part(is_tool);
-    check_programs(&tools)?;
+    let accounts = accounts::lines(order.config);
+    let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
+    check_programs(&tools, PROGRAMS.iter().chain(more))?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
     let sizes =
         Sizes { memory, tools: tools.tar_size()?, image: plan.tar_size()?, layers: image.names(&sizes) };
-    let script = Script { order, job, firmware: &firmware, sizes, path };
+    let script = Script { order, job, firmware: &firmware, sizes, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -166,11 +221,12 @@ struct Script<'a> {
     firmware: &'a Firmware,
     sizes: Sizes,
     path: &'a Path,
+    accounts: String,
 }
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, job, firmware, sizes, path } = self;
+        let Script { order, job, firmware, sizes, path, accounts } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
         let script = &job.script;
@@ -196,6 +252,8 @@ impl Script<'_> {
             ("BRANCH", BRANCH.to_owned()),
             ("VERSION", order.image.version().to_owned()),
             ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", job.kernel_arguments)),
+            ("ACCOUNTS", accounts.clone()),
+            ("ADMINISTRATORS", ADMINISTRATORS.to_owned()),
             ("PARTITIONS", layout.partitions(firmware)),
             ("ESP_OFFSET", layout.esp_offset().to_string()),
             ("ESP_SECTORS", layout.esp_sectors().to_string()),
@@ -238,12 +296,12 @@ fn is_tool(path: &str) -> bool {
     !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
 
-fn check_programs(tools: &Plan) -> Result<()> {
+fn check_programs<'p>(tools: &Plan, programs: impl Iterator<Item = &'p &'p str>) -> Result<()> {
     let found: BTreeSet<&str> = tools
         .leaves()
         .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
         .collect();
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !found.contains(program)).collect();
+    let missing: Vec<&str> = programs.copied().filter(|program| !found.contains(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -299,6 +357,33 @@ fn available_memory(meminfo: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_cannot_do_is_told_and_sizes_are_kept() {
+        let check = |text: &str| {
+            let config = Config::parse("f", text.as_bytes(), &[]).unwrap();
+            let said = check_config(&config).err().map(|error| error.to_string()).unwrap_or_default();
+            (said, least_size(&config) >> 20)
+        };
+        let root =
+            |size: &str| format!("[[customizations.filesystem]]\nmountpoint = \"/\"\nminsize = \"{size}\"\n");
+        assert_eq!(check(""), (String::new(), 0));
+        assert_eq!(check(&root("1 GiB")), (String::new(), 1024 + 67));
+        assert_eq!(check("[customizations.disk]\nminsize = \"1 GB\""), (String::new(), 954));
+        for (text, expected) in [
+            (root("1 GiB").replace("\"/\"", "\"/boot\""), "a file system for /boot"),
+            (root("2040 GiB"), "a disk of more than 2040 GiB"),
+            ("[customizations.disk]\ntype = \"dos\"".to_owned(), "[customizations.disk] but for its minsize"),
+            (
+                "[[customizations.disk.partitions]]\ntype = \"lvm\"\nminsize = 1".to_owned(),
+                "[customizations.disk] but for its minsize",
+            ),
+            ("[customizations.installer]\nunattended = true".to_owned(), "[customizations.installer]"),
+            ("[customizations.iso]\nvolume_id = \"A\"".to_owned(), "[customizations.iso]"),
+        ] {
+            assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
+        }
+    }
 
     #[test]
     fn swap_counts_as_memory() {

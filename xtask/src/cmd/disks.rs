@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::disk::{self, OutputReport};
-use crate::builder::{self, Builder, LocalImage, Order};
+use crate::builder::{self, Builder, Config, Configs, LocalImage, Order};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Qcow2Compression};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName};
@@ -23,11 +23,32 @@ const PROCESS: &str = "1";
 pub(super) struct Request<'a> {
     pub(super) image: &'a LocalImage,
     pub(super) builder: Builder,
-    pub(super) size: DiskSize,
+    pub(super) size: Size,
+    /// A file with public keys, which may log in.
+    pub(super) ssh_key: Option<&'a Path>,
     pub(super) formats: &'a [DiskFormat],
     pub(super) options: &'a Options,
     /// Where the disks go.
     pub(super) folder: &'a Path,
+    /// Where raw disks are kept.
+    pub(super) kept: &'a Path,
+}
+
+/// How large a disk is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Size {
+    /// So large, or not at all.
+    Asked(DiskSize),
+    /// So large, or larger where the config wants that.
+    Usual(DiskSize),
+}
+
+/// Formats whose disks are the same, but for the format.
+struct Variant {
+    config: Config,
+    formats: Vec<DiskFormat>,
+    size: u64,
+    inputs: Digest,
 }
 
 /// What is known of a disk that was written.
@@ -60,48 +81,48 @@ fn no_builder(name: &ImageName) -> anyhow::Error {
     anyhow!("{name} does not say that it can install itself: it has no label {}", builder::LABEL)
 }
 
-/// Makes what is not there.
+/// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
+/// formats in one pass.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
-    let Request { image, builder, size, formats, options, folder } = request;
-    let kept = session.cache("raw");
-    let order = Order {
-        image,
-        builder: *builder,
-        size: size.bytes(),
-        name: &options.name,
-        root: &session.root,
-        kept: &kept,
-    };
-    let inputs = builder::inputs(&order)?;
+    let Request { formats, options, folder, .. } = request;
+    let configs = Configs::read(&session.root, request.ssh_key)?;
+    let variants = request.variants(&configs, session)?;
     let template = match formats.contains(&DiskFormat::Ova) {
         true => fs::read(session.root.join(disk::TEMPLATE))
             .with_context(|| format!("reading {}", disk::TEMPLATE))?,
         false => Vec::new(),
     };
-    let key = |format: DiskFormat| key(inputs, format, options, &template);
+    // What is kept is what any format of this image can be made from.
+    let kept: Vec<Digest> = variants.iter().map(|variant| variant.inputs).collect();
 
-    let mut reports: Vec<Option<OutputReport>> =
-        formats.iter().map(|format| request.recorded(*format, key(*format), session)).collect();
-    let missing: Vec<DiskFormat> = formats
-        .iter()
-        .zip(&reports)
-        .filter(|(_, report)| report.is_none())
-        .map(|(format, _)| *format)
-        .collect();
-    if missing.is_empty() {
-        return Ok(reports.into_iter().flatten().collect());
-    }
-
-    let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
-    let written = disk::write(&raw.path, &missing, options, folder, session)?;
-    for report in written.outputs {
-        request.record(&report, key(report.format), session)?;
-        let place = formats.iter().position(|format| *format == report.format);
-        if let Some(slot) = place.and_then(|place| reports.get_mut(place)) {
-            *slot = Some(report);
+    let mut reports = Vec::new();
+    for variant in &variants {
+        let key = |format: DiskFormat| key(variant.inputs, format, options, &template);
+        let asked = variant.formats.iter().copied().filter(|format| formats.contains(format));
+        let mut missing = Vec::new();
+        for format in asked {
+            match request.recorded(format, key(format), session) {
+                Some(report) => reports.push(report),
+                None => missing.push(format),
+            }
+        }
+        if missing.is_empty() {
+            continue;
+        }
+        let order = request.order(&variant.config, variant.size, session);
+        let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
+        raw.keep_only(&kept)?;
+        let written = disk::write(&raw.path, &missing, options, folder, session)?;
+        for report in written.outputs {
+            request.record(&report, key(report.format), session)?;
+            reports.push(report);
         }
     }
-    Ok(reports.into_iter().flatten().collect())
+    reports.sort_by_key(|report| report.format);
+    if let Some(variant) = variants.first() {
+        session.progress.line(variant.config.logins());
+    }
+    Ok(reports)
 }
 
 /// What a disk is made of. What another format alone depends on does not count.
@@ -121,6 +142,34 @@ fn key(raw: Digest, format: DiskFormat, options: &Options, template: &[u8]) -> D
 }
 
 impl Request<'_> {
+    /// All formats, in groups that are made with the same.
+    fn variants(&self, configs: &Configs, session: &Session) -> Result<Vec<Variant>> {
+        let mut variants: Vec<Variant> = Vec::new();
+        for format in DiskFormat::ALL {
+            let config = configs.of(format);
+            if let Some(same) = variants.iter_mut().find(|variant| variant.config == config) {
+                same.formats.push(format);
+                continue;
+            }
+            let size = self.size.of(self.builder.least_size(&config))?;
+            let inputs = builder::inputs(&self.order(&config, size, session))?;
+            variants.push(Variant { formats: vec![format], config, size, inputs });
+        }
+        Ok(variants)
+    }
+
+    fn order<'o>(&'o self, config: &'o Config, size: u64, session: &'o Session) -> Order<'o> {
+        Order {
+            image: self.image,
+            builder: self.builder,
+            config,
+            size,
+            name: &self.options.name,
+            root: &session.root,
+            kept: self.kept,
+        }
+    }
+
     fn path(&self, format: DiskFormat) -> PathBuf {
         self.folder.join(self.options.name.file(format))
     }
@@ -154,6 +203,21 @@ impl Request<'_> {
         let folder = session.cache("disks");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         store::replace_file(&record_path(&path, session), &serde_json::to_vec(&record)?)
+    }
+}
+
+impl Size {
+    /// In bytes, where `least` are wanted.
+    fn of(self, least: u64) -> Result<u64> {
+        match self {
+            Size::Usual(size) => Ok(size.bytes().max(least)),
+            Size::Asked(size) if size.bytes() >= least => Ok(size.bytes()),
+            Size::Asked(size) => {
+                let least = least.div_ceil(1 << 20);
+                Err(anyhow!("a disk of {size} is too small for what configs/builder/config.toml wants"))
+                    .hint(format!("leave '--size' out, or say '--size \"{least} MiB\"'"))
+            }
+        }
     }
 }
 

@@ -188,6 +188,15 @@ fn dist_makes_disks_once() {
     assert_ne!(after[&qcow2], before[&qcow2]);
     let raw = workspace.path("target/dist/disk/debian-13-dev.raw");
     assert_eq!(after[&raw], before[&raw]);
+
+    // With a key, they are other disks, of the same image.
+    let key = workspace.path("../key");
+    judge("ssh-keygen", &format!("-q -t ed25519 -N passphrase -f {}", key.display()));
+    let run = workspace.run(&format!("{dist} --ssh-key {}.pub --json", key.display()));
+    assert!(run.stderr.contains("who can log in: devops (ssh key)"), "{}", run.stderr);
+    let with_key: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(with_key["digest"], report["digest"]);
+    assert_ne!(with_key["disks"][0]["sha256"], disks[0]["sha256"]);
 }
 
 #[test]
@@ -225,10 +234,6 @@ fn what_cannot_be_a_disk_is_told() {
     workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
     assert!(workspace.failure("dist --base oci:../standin:t").contains("`qcow` is not a disk format"));
     workspace.write("Cargo.toml", settings);
-
-    workspace.write("configs/builder/config.toml", "[[customizations.user]]\nname = \"devops\"\n");
-    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
-    assert!(error.contains("unknown field `user`"), "{error}");
 }
 
 #[test]
