@@ -1,5 +1,6 @@
 //! An image whose layers are all at hand, for this machine's platform.
 
+use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::{Context, Result, anyhow};
@@ -7,9 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::hint::{self, WithHint};
 use crate::oci::base::label;
-use crate::oci::{
-    DOCKER_LAYER_GZIP, Descriptor, Digest, Document, ImageName, MediaType, Platform, Timestamp,
-};
+use crate::oci::{DOCKER_LAYER_GZIP, Digest, Document, ImageName, Manifest, MediaType, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
 use crate::source::{Home, Source};
@@ -20,7 +19,7 @@ const VERSION: &str = "org.opencontainers.image.version";
 
 pub(crate) struct LocalImage {
     store: Store,
-    layers: Vec<Descriptor>,
+    pub(crate) manifest: Manifest,
     config: Map<String, Value>,
     /// What a host tells systems by; the manifest has annotations besides, which change nothing.
     pub(crate) config_digest: Digest,
@@ -70,13 +69,7 @@ impl LocalImage {
                 store
             }
         };
-        Ok(LocalImage {
-            store,
-            config_digest: manifest.config.digest,
-            layers: manifest.layers,
-            config,
-            platform,
-        })
+        Ok(LocalImage { store, config_digest: manifest.config.digest, manifest, config, platform })
     }
 
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
@@ -93,12 +86,26 @@ impl LocalImage {
     }
 
     pub(super) fn layer_count(&self) -> usize {
-        self.layers.len()
+        self.manifest.layers.len()
+    }
+
+    /// Each layer's digest in hex, a colon, and its size out of `sizes`.
+    pub(super) fn names(&self, sizes: &[u64]) -> String {
+        let layers = self.manifest.layers.iter().zip(sizes);
+        let names = layers.map(|(layer, size)| format!("{}:{size}", layer.digest.hex()));
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The config or a layer, as it was packed.
+    pub(crate) fn blob(&self, digest: Digest) -> Result<Option<File>> {
+        let Manifest { config, layers, .. } = &self.manifest;
+        let found = layers.iter().chain([config]).find(|blob| blob.digest == digest);
+        found.map(|blob| self.store.open_blob(blob)).transpose()
     }
 
     /// Sees to it that all layers are there and undamaged.
-    pub(super) fn check(&self) -> Result<()> {
-        for layer in &self.layers {
+    pub(crate) fn check(&self) -> Result<()> {
+        for layer in &self.manifest.layers {
             // Says where it is, if it is not there.
             self.store.open_blob(layer)?;
             if !self.store.holds(layer)? {
@@ -111,7 +118,7 @@ impl LocalImage {
 
     /// The tar of a layer.
     pub(super) fn layer(&self, number: usize) -> io::Result<Box<dyn Read + Send>> {
-        let layer = self.layers.get(number).ok_or(io::ErrorKind::NotFound)?;
+        let layer = self.manifest.layers.get(number).ok_or(io::ErrorKind::NotFound)?;
         let file = self.store.open_blob(layer).map_err(hint::into_io)?;
         match &layer.media_type {
             MediaType::ImageLayer => Ok(Box::new(file)),

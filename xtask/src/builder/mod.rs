@@ -1,7 +1,9 @@
 //! An image -> one raw disk that boots it.
 //!
-//! A disk is made once for an image and the options that it is made with, and kept until the next.
+//! A disk is made once for an image and what it is made with, and kept until another image's.
 
+mod accounts;
+mod config;
 mod cpio;
 mod grub;
 mod image;
@@ -15,21 +17,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
-use serde::Deserialize;
 
 use crate::disk::{DiskName, Medium};
-use crate::hint::{WithHint, hinted};
+use crate::hint::hinted;
 use crate::oci::Digest;
 use crate::preflight::Need;
 use crate::progress::Progress;
 
+pub(crate) use self::config::{Config, Configs};
 pub(crate) use self::image::LocalImage;
 
 /// An image that installs itself says by this label which builder does it.
 pub(crate) const LABEL: &str = "bootc-testboot.builder";
-
-/// What every builder is told, in the workspace.
-const CONFIG: &str = "configs/builder/config.toml";
 
 /// Who makes a disk of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,6 +41,8 @@ pub(crate) enum Builder {
 pub(crate) struct Order<'a> {
     pub(crate) image: &'a LocalImage,
     pub(crate) builder: Builder,
+    /// What it is made with.
+    pub(crate) config: &'a Config,
     /// Of the disk, in bytes.
     pub(crate) size: u64,
     pub(crate) name: &'a DiskName,
@@ -54,31 +55,9 @@ pub(crate) struct Order<'a> {
 /// A disk that is kept.
 pub(crate) struct RawDisk {
     pub(crate) path: PathBuf,
+    name: DiskName,
     /// While this is held, nobody replaces it.
     _lock: File,
-}
-
-/// `configs/builder/config.toml`: the part of osbuild's blueprints that has a meaning here.
-/// Source: osbuild.org, "Blueprint reference".
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default)]
-    customizations: Customizations,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Customizations {
-    #[serde(default)]
-    kernel: Kernel,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kernel {
-    #[serde(default)]
-    append: String,
 }
 
 impl Builder {
@@ -97,6 +76,13 @@ impl Builder {
     pub(crate) fn needs(self) -> Vec<Need> {
         match self {
             Builder::Ostree => ostree::needs(),
+        }
+    }
+
+    /// How large a disk has to be for what `config` wants, in bytes.
+    pub(crate) fn least_size(self, config: &Config) -> u64 {
+        match self {
+            Builder::Ostree => ostree::least_size(config),
         }
     }
 }
@@ -137,13 +123,33 @@ pub(crate) fn ensure(
 ) -> Result<RawDisk> {
     let job = Job::read(order)?;
     let lock = lock(order.kept)?;
-    let path = order.kept.join(format!("{}-{}.raw", order.name, job.inputs.short()));
+    let path = order.kept.join(file_name(order.name, job.inputs));
     if !path.exists() {
         preflight(&order.builder.needs())?;
         make(order, &job, &path, progress)?;
-        forget_others(order, &path)?;
     }
-    Ok(RawDisk { path, _lock: lock })
+    Ok(RawDisk { path, name: order.name.clone(), _lock: lock })
+}
+
+impl RawDisk {
+    /// Removes the disks that are not made of any of `inputs`: each takes as much room as its image.
+    pub(crate) fn keep_only(&self, inputs: &[Digest]) -> Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        let listing = || format!("listing {}", folder.display());
+        let kept: Vec<PathBuf> =
+            inputs.iter().map(|inputs| folder.join(file_name(&self.name, *inputs))).collect();
+        for entry in fs::read_dir(folder).with_context(listing)? {
+            let other = entry.with_context(listing)?.path();
+            if other.extension().is_some_and(|ending| ending == "raw") && !kept.contains(&other) {
+                fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn file_name(name: &DiskName, inputs: Digest) -> String {
+    format!("{name}-{}.raw", inputs.short())
 }
 
 /// An order with what is read for it.
@@ -155,9 +161,10 @@ struct Job {
 
 impl Job {
     fn read(order: &Order<'_>) -> Result<Job> {
-        let config = config(order.root)?;
-        let kernel_arguments = config.customizations.kernel.append;
-        let Builder::Ostree = order.builder;
+        let config = order.config;
+        match order.builder {
+            Builder::Ostree => ostree::check_config(config)?,
+        }
         let script = order.root.join(ostree::SCRIPT);
         let content = fs::read(&script).with_context(|| format!("reading {}", ostree::SCRIPT))?;
         let inputs = [
@@ -165,22 +172,12 @@ impl Job {
             order.builder.name(),
             &order.image.config_digest.to_string(),
             &order.size.to_string(),
-            &kernel_arguments,
+            &config.blueprint().context("writing the config as a blueprint")?,
             &Digest::of(&content).to_string(),
         ];
         let inputs = Digest::of(inputs.join("\n").as_bytes());
-        Ok(Job { script, kernel_arguments, inputs })
+        Ok(Job { script, kernel_arguments: config.kernel.to_string(), inputs })
     }
-}
-
-fn config(root: &Path) -> Result<Config> {
-    let reading = || format!("reading {CONFIG}");
-    let text = fs::read_to_string(root.join(CONFIG)).with_context(reading)?;
-    toml::from_str(&text)
-        .hint(
-            "it has [customizations.kernel] with 'append'; users and keys come from cloud-init on each host",
-        )
-        .with_context(reading)
 }
 
 /// Makes the disk under another name, until it is whole.
@@ -205,18 +202,6 @@ fn make(order: &Order<'_>, job: &Job, path: &Path, progress: &Progress) -> Resul
     name().with_context(writing)
 }
 
-/// Removes the disks that were made before: each takes as much room as its image.
-fn forget_others(order: &Order<'_>, path: &Path) -> Result<()> {
-    let listing = || format!("listing {}", order.kept.display());
-    for entry in fs::read_dir(order.kept).with_context(listing)? {
-        let other = entry.with_context(listing)?.path();
-        if other != path && other.extension().is_some_and(|ending| ending == "raw") {
-            fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
-        }
-    }
-    Ok(())
-}
-
 fn lock(folder: &Path) -> Result<File> {
     let writing = || format!("writing to {}", folder.display());
     fs::create_dir_all(folder).with_context(writing)?;
@@ -233,16 +218,6 @@ fn lock(folder: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_config_may_not_promise_what_nobody_does() {
-        let check =
-            |text: &str| toml::from_str::<Config>(text).map(|config| config.customizations.kernel.append);
-        assert_eq!(check("").unwrap(), "");
-        assert_eq!(check("[customizations.kernel]\nappend = \"a b=c\"").unwrap(), "a b=c");
-        let error = check("[[customizations.user]]\nname = \"devops\"").unwrap_err().to_string();
-        assert!(error.contains("unknown field `user`"), "{error}");
-    }
 
     #[test]
     fn builders_have_the_names_that_labels_use() {

@@ -11,8 +11,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
-use super::layout::{Firmware, Layout, firmware};
-use super::{Job, Order, grub};
+use super::config::{ADMINISTRATORS, Config, Installer, Iso, Storage};
+use super::layout::{self, Firmware, Layout, firmware};
+use super::{Job, Order, accounts, grub};
 use crate::exec;
 use crate::hint::{self, WithHint, hinted};
 use crate::oci::flatten::{self, Plan};
@@ -22,11 +23,13 @@ use crate::progress::{Progress, human_bytes};
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "1";
+pub(super) const PROCESS: &str = "3";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
 const BRANCH: &str = "testboot/image";
+/// What every format can describe, in bytes.
+const LARGEST: u64 = 2040 << 30;
 /// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
 /// made so later, and systemd asks nobody for a password on a console.
 const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
@@ -40,10 +43,12 @@ const NOT_NEEDED: [&str; 7] =
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
 /// The image's programs that the script starts.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 14] = [
+    "cat",
     "debugfs",
     "find",
     "grub-mkimage",
+    "head",
     "mcopy",
     "mformat",
     "mke2fs",
@@ -54,6 +59,8 @@ const PROGRAMS: [&str; 12] = [
     "touch",
     "ln",
 ];
+/// Those that it starts for users besides.
+const ACCOUNT_PROGRAMS: [&str; 7] = ["chown", "cp", "grep", "groupadd", "sed", "useradd", "usermod"];
 /// Where they are, as a PATH has it.
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
 
@@ -67,6 +74,54 @@ const NEWUIDMAP: Need = Need {
 
 pub(super) fn needs() -> Vec<Need> {
     if is_root() { vec![UNSHARE] } else { vec![UNSHARE, NEWUIDMAP] }
+}
+
+/// Says what of a config this builder cannot do, all of it.
+pub(super) fn check_config(config: &Config) -> Result<()> {
+    let mut cannot = Vec::new();
+    if config.installer != Installer::default() {
+        cannot.push("[customizations.installer]: what it makes is no installer".to_owned());
+    }
+    if config.iso != Iso::default() {
+        cannot.push("[customizations.iso]: what it makes is no ISO".to_owned());
+    }
+    match &config.storage {
+        Storage::Unsaid => (),
+        Storage::FileSystems(file_systems) => {
+            let others = file_systems.iter().filter(|file_system| file_system.mountpoint != "/");
+            cannot.extend(others.map(|other| {
+                format!("a file system for {}: it makes one, for /, which a host grows", other.mountpoint)
+            }));
+        }
+        Storage::Partitions(partitions) => {
+            if !partitions.partitions.is_empty() || partitions.table.as_deref() == Some("dos") {
+                cannot.push(
+                    "[customizations.disk] but for its minsize: it makes one file system, in a GPT of its own"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    if least_size(config) > LARGEST {
+        cannot.push(format!("a disk of more than {} GiB", LARGEST >> 30));
+    }
+    if cannot.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow!("the builder 'ostree' cannot do what configs/builder asks for:\n  {}", cannot.join("\n  ")))
+        .hint("remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one")
+}
+
+/// How large a disk is, in bytes, on which everything is as large as `config` wants it.
+pub(super) fn least_size(config: &Config) -> u64 {
+    match &config.storage {
+        Storage::Unsaid => 0,
+        Storage::FileSystems(file_systems) => {
+            let root = file_systems.iter().filter(|file_system| file_system.mountpoint == "/");
+            root.map(|root| layout::size_with_root(root.least)).max().unwrap_or(0)
+        }
+        Storage::Partitions(partitions) => partitions.least.unwrap_or(0).next_multiple_of(layout::MIB),
+    }
 }
 
 /// Installs the image on the empty file `disk`, which is at `path`.
@@ -85,15 +140,21 @@ pub(super) fn install(
     let step = progress.step(format!("making a disk of {}", order.name));
     step.at(format!("making a disk of {}: reading its layers", order.name));
     image.check()?;
-    let layers =
-        (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
-    let plan = flatten::plan(layers).context("flattening the layers")?;
+    let mut layers = (0..image.layer_count())
+        .map(|number| Ok(Counted { inner: image.layer(number)?, count: 0 }))
+        .collect::<io::Result<Vec<_>>>()?;
+    let plan = flatten::plan(layers.iter_mut()).context("flattening the layers")?;
+    let sizes = layers.into_iter().map(Counted::finish).collect::<io::Result<Vec<_>>>()?;
     let tools = plan.part(is_tool);
-    check_programs(&tools, &PROGRAMS)?;
+    let accounts = accounts::lines(order.config);
+    let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
+    check_programs(&tools, PROGRAMS.iter().chain(more))?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let script = Script { order, job, firmware: &firmware, memory, tools_size: tools.tar_size()?, path };
+    let sizes =
+        Sizes { memory, tools: tools.tar_size()?, image: plan.tar_size()?, layers: image.names(&sizes) };
+    let script = Script { order, job, firmware: &firmware, sizes, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -102,7 +163,7 @@ pub(super) fn install(
             part.write(|number| image.layer(number), &mut *out)
                 .map_err(|error| hint::into_io(error.into()))?;
         }
-        Ok(())
+        (0..image.layer_count()).try_for_each(|number| io::copy(&mut image.layer(number)?, out).map(drop))
     };
     let on_line = |line: &str| {
         if let Some(text) = line.strip_prefix("I: ") {
@@ -122,31 +183,67 @@ pub(super) fn install(
     Ok(())
 }
 
+/// How much of what the script gets, in bytes.
+struct Sizes {
+    memory: u64,
+    tools: u64,
+    image: u64,
+    /// Each layer's digest, a colon, and how long its tar is.
+    layers: String,
+}
+
+/// A reader that knows how much it has read.
+struct Counted<R> {
+    inner: R,
+    count: u64,
+}
+
+impl<R: io::Read> io::Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: io::Read> Counted<R> {
+    /// How much there was: a tar's reader need not read what follows the last entry.
+    fn finish(mut self) -> io::Result<u64> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.count)
+    }
+}
+
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
     job: &'a Job,
     firmware: &'a Firmware,
-    memory: u64,
-    tools_size: u64,
+    sizes: Sizes,
     path: &'a Path,
+    accounts: String,
 }
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, job, firmware, memory, tools_size, path } = self;
+        let Script { order, job, firmware, sizes, path, accounts } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
         let command =
             in_namespaces(sh, &job.script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
-            ("MEMORY", memory.to_string()),
-            ("TOOLS_BYTES", tools_size.to_string()),
+            ("MEMORY", sizes.memory.to_string()),
+            ("TOOLS_BYTES", sizes.tools.to_string()),
+            ("IMAGE_BYTES", sizes.image.to_string()),
+            ("LAYERS", sizes.layers.clone()),
+            ("CONFIG", order.image.config_digest.to_string()),
             ("STATEROOT", STATEROOT.to_owned()),
             ("BRANCH", BRANCH.to_owned()),
             ("VERSION", order.image.version().to_owned()),
             ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", job.kernel_arguments)),
+            ("ACCOUNTS", accounts.clone()),
+            ("ADMINISTRATORS", ADMINISTRATORS.to_owned()),
             ("PARTITIONS", layout.partitions(firmware)),
             ("ESP_OFFSET", layout.esp_offset().to_string()),
             ("ESP_SECTORS", layout.esp_sectors().to_string()),
@@ -210,12 +307,16 @@ pub(super) fn is_tool(path: &str) -> bool {
 }
 
 /// Sees to it that the image has all of `programs`.
-pub(super) fn check_programs(tools: &Plan, programs: &[&str]) -> Result<()> {
+pub(super) fn check_programs<'p>(
+    tools: &Plan,
+    programs: impl IntoIterator<Item = &'p &'p str>,
+) -> Result<()> {
     let found: BTreeSet<&str> = tools
         .leaves()
         .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
         .collect();
-    let missing: Vec<&str> = programs.iter().copied().filter(|program| !found.contains(program)).collect();
+    let missing: Vec<&str> =
+        programs.into_iter().copied().filter(|program| !found.contains(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -271,6 +372,33 @@ fn available_memory(meminfo: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_cannot_do_is_told_and_sizes_are_kept() {
+        let check = |text: &str| {
+            let config = Config::parse("f", text.as_bytes(), &[]).unwrap();
+            let said = check_config(&config).err().map(|error| error.to_string()).unwrap_or_default();
+            (said, least_size(&config) >> 20)
+        };
+        let root =
+            |size: &str| format!("[[customizations.filesystem]]\nmountpoint = \"/\"\nminsize = \"{size}\"\n");
+        assert_eq!(check(""), (String::new(), 0));
+        assert_eq!(check(&root("1 GiB")), (String::new(), 1024 + 67));
+        assert_eq!(check("[customizations.disk]\nminsize = \"1 GB\""), (String::new(), 954));
+        for (text, expected) in [
+            (root("1 GiB").replace("\"/\"", "\"/boot\""), "a file system for /boot"),
+            (root("2040 GiB"), "a disk of more than 2040 GiB"),
+            ("[customizations.disk]\ntype = \"dos\"".to_owned(), "[customizations.disk] but for its minsize"),
+            (
+                "[[customizations.disk.partitions]]\ntype = \"lvm\"\nminsize = 1".to_owned(),
+                "[customizations.disk] but for its minsize",
+            ),
+            ("[customizations.installer]\nunattended = true".to_owned(), "[customizations.installer]"),
+            ("[customizations.iso]\nvolume_id = \"A\"".to_owned(), "[customizations.iso]"),
+        ] {
+            assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
+        }
+    }
 
     #[test]
     fn swap_counts_as_memory() {

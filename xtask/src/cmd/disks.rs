@@ -1,5 +1,6 @@
 //! Disks of an image: its raw, and of that every format asked for that is not there already.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::disk::{self, OutputReport};
-use crate::builder::{self, Builder, LocalImage, Order};
-use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Qcow2Compression};
+use crate::builder::{self, Builder, Config, Configs, LocalImage, Order};
+use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName};
 use crate::registry::Client;
@@ -23,11 +24,32 @@ const PROCESS: &str = "1";
 pub(super) struct Request<'a> {
     pub(super) image: &'a LocalImage,
     pub(super) builder: Builder,
-    pub(super) size: DiskSize,
+    pub(super) size: Size,
+    /// A file with public keys, which may log in.
+    pub(super) ssh_key: Option<&'a Path>,
     pub(super) formats: &'a [DiskFormat],
     pub(super) options: &'a Options,
     /// Where the disks go.
     pub(super) folder: &'a Path,
+    /// Where raw disks are kept.
+    pub(super) kept: &'a Path,
+}
+
+/// How large a disk is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Size {
+    /// So large, or not at all.
+    Asked(DiskSize),
+    /// So large, or larger where the config wants that.
+    Usual(DiskSize),
+}
+
+/// Formats whose disks are the same, but for the format.
+struct Variant {
+    config: Config,
+    formats: Vec<DiskFormat>,
+    size: u64,
+    inputs: Digest,
 }
 
 /// What is known of a disk that was written.
@@ -60,83 +82,102 @@ fn no_builder(name: &ImageName) -> anyhow::Error {
     anyhow!("{name} does not say that it can install itself: it has no label {}", builder::LABEL)
 }
 
-/// Makes what is not there.
+/// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
+/// formats in one pass.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
-    let Request { image, builder, size, formats, options, folder } = request;
-    let kept = session.cache("raw");
-    let order = Order {
-        image,
-        builder: *builder,
-        size: size.bytes(),
-        name: &options.name,
-        root: &session.root,
-        kept: &kept,
-    };
-    let inputs = builder::inputs(&order)?;
+    let Request { formats, options, folder, .. } = request;
+    let configs = Configs::read(&session.root, request.ssh_key)?;
+    let variants = request.variants(&configs, session)?;
     let template = match formats.contains(&DiskFormat::Ova) {
         true => fs::read(session.root.join(disk::TEMPLATE))
             .with_context(|| format!("reading {}", disk::TEMPLATE))?,
         false => Vec::new(),
     };
-    let medium = formats.contains(&DiskFormat::Iso).then(|| builder::medium_inputs(&order)).transpose()?;
-    let own = Own { template: &template, medium };
-    let key = |format: DiskFormat| key(inputs, format, options, &own);
+    // What is kept is what any format of this image can be made from.
+    let kept: Vec<Digest> = variants.iter().map(|variant| variant.inputs).collect();
 
-    let mut reports: Vec<Option<OutputReport>> =
-        formats.iter().map(|format| request.recorded(*format, key(*format), session)).collect();
-    let missing: Vec<DiskFormat> = formats
-        .iter()
-        .zip(&reports)
-        .filter(|(_, report)| report.is_none())
-        .map(|(format, _)| *format)
-        .collect();
-    if missing.is_empty() {
-        return Ok(reports.into_iter().flatten().collect());
-    }
-
-    let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
-    let mut options = (*options).clone();
-    if missing.contains(&DiskFormat::Iso) {
-        session.ensure(&builder.needs())?;
-        options.medium = Some(builder::medium(&order, &raw, &session.progress)?);
-    }
-    let written = disk::write(&raw.path, &missing, &options, folder, session)?;
-    for report in written.outputs {
-        request.record(&report, key(report.format), session)?;
-        let place = formats.iter().position(|format| *format == report.format);
-        if let Some(slot) = place.and_then(|place| reports.get_mut(place)) {
-            *slot = Some(report);
+    let mut reports = Vec::new();
+    for variant in &variants {
+        let order = request.order(&variant.config, variant.size, session);
+        let asked = variant.formats.iter().copied().filter(|format| formats.contains(format));
+        let mut missing = Vec::new();
+        let mut keys = BTreeMap::new();
+        for format in asked {
+            let own = match format {
+                DiskFormat::Qcow2 => options.qcow2_compression.name().to_owned(),
+                DiskFormat::Ova => Digest::of(&template).to_string(),
+                DiskFormat::Iso => builder::medium_inputs(&order)?.to_string(),
+                DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vmdk | DiskFormat::Vhd | DiskFormat::Gce => {
+                    String::new()
+                }
+            };
+            let key = key(variant.inputs, (format, &own), options);
+            keys.insert(format, key);
+            match request.recorded(format, key, session) {
+                Some(report) => reports.push(report),
+                None => missing.push(format),
+            }
+        }
+        if missing.is_empty() {
+            continue;
+        }
+        let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
+        raw.keep_only(&kept)?;
+        let mut options = (*options).clone();
+        if missing.contains(&DiskFormat::Iso) {
+            session.ensure(&order.builder.needs())?;
+            options.medium = Some(builder::medium(&order, &raw, &session.progress)?);
+        }
+        let written = disk::write(&raw.path, &missing, &options, folder, session)?;
+        for report in written.outputs {
+            if let Some(key) = keys.get(&report.format) {
+                request.record(&report, *key, session)?;
+            }
+            reports.push(report);
         }
     }
-    Ok(reports.into_iter().flatten().collect())
+    reports.sort_by_key(|report| report.format);
+    if let Some(variant) = variants.first() {
+        session.progress.line(variant.config.logins());
+    }
+    Ok(reports)
 }
 
-/// What one format alone is made of, beside the raw.
-struct Own<'a> {
-    /// An OVA's.
-    template: &'a [u8],
-    /// An iso's.
-    medium: Option<Digest>,
-}
-
-/// What a disk is made of. What another format alone depends on does not count.
-fn key(raw: Digest, format: DiskFormat, options: &Options, own: &Own<'_>) -> Digest {
-    let own = match format {
-        DiskFormat::Qcow2 => match options.qcow2_compression {
-            Qcow2Compression::Zlib => "zlib".to_owned(),
-            Qcow2Compression::Zstd => "zstd".to_owned(),
-        },
-        DiskFormat::Ova => Digest::of(own.template).to_string(),
-        DiskFormat::Iso => own.medium.map_or_else(String::new, |medium| medium.to_string()),
-        DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vmdk | DiskFormat::Vhd | DiskFormat::Gce => {
-            String::new()
-        }
-    };
-    let inputs = [PROCESS, &raw.to_string(), format.name(), &options.name.to_string(), &own];
+/// What a disk is made of: its raw, and `own` of its format, on which no other format depends.
+fn key(raw: Digest, (format, own): (DiskFormat, &str), options: &Options) -> Digest {
+    let inputs = [PROCESS, &raw.to_string(), format.name(), &options.name.to_string(), own];
     Digest::of(inputs.join("\n").as_bytes())
 }
 
 impl Request<'_> {
+    /// All formats, in groups that are made with the same.
+    fn variants(&self, configs: &Configs, session: &Session) -> Result<Vec<Variant>> {
+        let mut variants: Vec<Variant> = Vec::new();
+        for format in DiskFormat::ALL {
+            let config = configs.of(format);
+            if let Some(same) = variants.iter_mut().find(|variant| variant.config == config) {
+                same.formats.push(format);
+                continue;
+            }
+            let size = self.size.of(self.builder.least_size(&config))?;
+            let inputs = builder::inputs(&self.order(&config, size, session))?;
+            variants.push(Variant { formats: vec![format], config, size, inputs });
+        }
+        Ok(variants)
+    }
+
+    fn order<'o>(&'o self, config: &'o Config, size: u64, session: &'o Session) -> Order<'o> {
+        Order {
+            image: self.image,
+            builder: self.builder,
+            config,
+            size,
+            name: &self.options.name,
+            root: &session.root,
+            kept: self.kept,
+        }
+    }
+
     fn path(&self, format: DiskFormat) -> PathBuf {
         self.folder.join(self.options.name.file(format))
     }
@@ -170,6 +211,21 @@ impl Request<'_> {
         let folder = session.cache("disks");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         store::replace_file(&record_path(&path, session), &serde_json::to_vec(&record)?)
+    }
+}
+
+impl Size {
+    /// In bytes, where `least` are wanted.
+    fn of(self, least: u64) -> Result<u64> {
+        match self {
+            Size::Usual(size) => Ok(size.bytes().max(least)),
+            Size::Asked(size) if size.bytes() >= least => Ok(size.bytes()),
+            Size::Asked(size) => {
+                let least = least.div_ceil(1 << 20);
+                Err(anyhow!("a disk of {size} is too small for what configs/builder/config.toml wants"))
+                    .hint(format!("leave '--size' out, or say '--size \"{least} MiB\"'"))
+            }
+        }
     }
 }
 

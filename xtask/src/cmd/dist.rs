@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
-use super::{Session, disks};
+use super::{Session, advice, disks};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::Qcow2Compression;
@@ -35,9 +35,10 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         return session.print(&plan, || plan.to_string());
     }
 
-    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
-    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, session, &registry) };
+    advice::warn_of_rebase(&name, &made.base, (&registry, session));
+    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
+    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
     let is_pushed = flags.deliver.push && disks.is_ok();
     let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
@@ -75,7 +76,7 @@ fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Cli
 }
 
 /// The disks that Cargo.toml names, where the image can be made into some here.
-fn disks(name: &ImageName, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
+fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
     let settings = session.workspace()?.settings;
     if settings.formats.is_empty() {
         return Ok(Vec::new());
@@ -98,10 +99,12 @@ fn disks(name: &ImageName, session: &Session, registry: &Client) -> Result<Vec<O
     let request = disks::Request {
         image: &image,
         builder,
-        size: settings.disk_size,
+        size: disks::Size::Usual(settings.disk_size),
+        ssh_key: flags.ssh_key.as_deref(),
         formats: &formats,
         options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
         folder: &disk::folder(session),
+        kept: &session.cache("raw"),
     };
     disks::make(&request, session)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde_json::json;
 
 use super::Session;
@@ -10,6 +10,7 @@ use crate::base::debian;
 use crate::base::engine::Engine;
 use crate::build;
 use crate::builder::Builder;
+use crate::hint::WithHint;
 use crate::preflight::{self, Need};
 use crate::vm::{self, Firmware};
 
@@ -48,5 +49,9 @@ pub(crate) fn run(session: &Session) -> Result<()> {
             };
         }
         text
-    })
+    })?;
+    match workspace {
+        Ok(_) => Ok(()),
+        Err(_) => Err(anyhow!("the workspace is not sound")).hint("mend what is listed above"),
+    }
 }

@@ -38,6 +38,15 @@ pub(crate) enum Qcow2Compression {
     Zstd,
 }
 
+impl Qcow2Compression {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Qcow2Compression::Zlib => "zlib",
+            Qcow2Compression::Zstd => "zstd",
+        }
+    }
+}
+
 /// What becomes of a cluster.
 #[derive(Debug)]
 pub(super) enum Cluster<'a> {

@@ -5,15 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use xshell::{Shell, cmd};
 
 use super::seed::USER;
 use crate::exec;
 
-/// Looks at the system from inside.
-const CHECKS: &str = include_str!("checks.sh");
 /// How long a single answer may take. A guest that is emulated is slow, and one that has just
 /// started is slower.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,15 +28,15 @@ pub(crate) struct Check {
 }
 
 /// A key that lets its owner in, in a folder of its own.
-#[derive(Default)]
-pub(crate) struct Key {
+#[derive(Clone)]
+pub(super) struct Key {
     private: PathBuf,
-    pub(crate) public: String,
+    pub(super) public: String,
 }
 
 impl Key {
-    /// Makes one in `folder`, which is empty.
-    pub(crate) fn make(folder: &Path) -> Result<Key> {
+    /// Makes one in `folder`, which has none.
+    pub(super) fn make(folder: &Path) -> Result<Key> {
         let private = folder.join("key");
         let sh = Shell::new()?;
         exec::run(cmd!(sh, "ssh-keygen -q -t ed25519 -C testboot-vm -N").arg("").arg("-f").arg(&private))?;
@@ -48,8 +46,8 @@ impl Key {
         Ok(Key { private, public })
     }
 
-    /// How the guest is logged in to, whose ssh is at `port` of this machine.
-    pub(crate) fn ssh<'a>(&self, sh: &'a Shell, port: u16) -> xshell::Cmd<'a> {
+    /// How a guest is logged in to, whose ssh is at `port` of this machine.
+    fn ssh<'a>(&self, sh: &'a Shell, port: u16) -> xshell::Cmd<'a> {
         let key = &self.private;
         // Each boot has a host key of its own, which nobody can know.
         cmd!(sh, "ssh -q -i {key} -p")
@@ -60,26 +58,57 @@ impl Key {
     }
 }
 
-/// Whether the guest lets the owner of `key` in.
-pub(crate) fn is_open(key: &Key, port: u16) -> Result<bool> {
-    let sh = Shell::new()?;
-    match exec::ask(key.ssh(&sh, port).arg("true"), "", PATIENCE * 2) {
-        Ok(answer) => Ok(answer.status.success()),
-        Err(exec::ExecError::Late { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
+/// A system that is reached by ssh at a port of this machine.
+pub(super) struct Guest {
+    pub(super) key: Key,
+    pub(super) port: u16,
+}
+
+impl Guest {
+    /// The command that logs in.
+    pub(super) fn ssh<'a>(&self, sh: &'a Shell) -> xshell::Cmd<'a> {
+        self.key.ssh(sh, self.port)
+    }
+
+    /// What tells its boots apart, and nothing while it lets nobody in.
+    /// Source: Linux, Documentation/admin-guide/sysctl/kernel.rst, "random", `boot_id`.
+    pub(super) fn boot(&self) -> Result<Option<String>> {
+        let sh = Shell::new()?;
+        match exec::ask(self.ssh(&sh).arg("cat /proc/sys/kernel/random/boot_id"), "", PATIENCE * 2) {
+            Ok(answer) => Ok(answer.status.success().then(|| answer.stdout.trim().to_owned())),
+            Err(exec::ExecError::Late { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What a script finds, which gets `arguments`.
+    pub(super) fn look(&self, script: &str, arguments: &[&str], limit: Duration) -> Result<Vec<Check>> {
+        let sh = Shell::new()?;
+        let command = self.ssh(&sh).args(["sh", "-s", "-"]).args(arguments);
+        let answer = exec::ask(command, script, limit)?;
+        let mut checks = parse(&answer.stdout);
+        if !answer.status.success() {
+            checks.push(Check::new("ssh", false, format!("the checks ended with {}", answer.status)));
+        }
+        Ok(checks)
+    }
+
+    /// Runs a shell's command, which has to succeed, and gives all that it wrote.
+    pub(super) fn run(&self, command: &str, limit: Duration) -> Result<String> {
+        let sh = Shell::new()?;
+        let answer = exec::ask(self.ssh(&sh).args(["sh", "-s"]), &format!("exec 2>&1\n{command}\n"), limit)?;
+        let text = answer.stdout.trim_end();
+        if !answer.status.success() {
+            bail!("`{command}` failed on the guest ({})\n{text}", answer.status);
+        }
+        Ok(text.to_owned())
     }
 }
 
-/// What the guest says about itself, within `limit`.
-pub(crate) fn look(key: &Key, port: u16, limit: Duration) -> Result<Vec<Check>> {
-    let sh = Shell::new()?;
-    let answer = exec::ask(key.ssh(&sh, port).args(["sh", "-s"]), CHECKS, limit)?;
-    let mut checks = parse(&answer.stdout);
-    if !answer.status.success() {
-        let found = format!("the checks ended with {}", answer.status);
-        checks.push(Check { name: "ssh".to_owned(), ok: false, found });
+impl Check {
+    pub(super) fn new(name: impl Into<String>, ok: bool, found: impl Into<String>) -> Check {
+        Check { name: name.into(), ok, found: found.into() }
     }
-    Ok(checks)
 }
 
 fn parse(text: &str) -> Vec<Check> {
@@ -92,10 +121,15 @@ fn parse(text: &str) -> Vec<Check> {
 }
 
 /// Asks for a path: the status code and the body.
-pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    get_within(address, path, PATIENCE)
+}
+
+/// The same, for which `limit` is how long anything may take.
+pub(super) fn get_within(address: SocketAddr, path: &str, limit: Duration) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     // In HTTP/1.0, the body ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: testboot\r\n\r\n")?;
     let mut bytes = Vec::new();

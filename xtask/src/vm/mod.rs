@@ -1,18 +1,23 @@
 //! A disk, booted in QEMU. It is read only: what the guest writes is gone with it.
 
+mod disk;
+mod folder;
 mod guest;
+mod http;
 mod qemu;
+mod registry;
 mod seed;
+mod updater;
+mod upgrade;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tempfile::TempDir;
 use xshell::Shell;
 
 use crate::exec::{self, Running};
@@ -20,12 +25,17 @@ use crate::hint::WithHint;
 use crate::preflight::{Need, Source};
 use crate::progress::Progress;
 
+pub(crate) use self::folder::Folder;
 pub(crate) use self::guest::Check;
-use self::guest::Key;
+use self::guest::{Guest, Key};
 pub(crate) use self::qemu::{Acceleration, Firmware};
 use self::qemu::{Machine, Ports};
+pub(crate) use self::registry::Registry;
 use self::seed::Seed;
+pub(crate) use self::upgrade::{Next, Upgraded, upgrade};
 
+/// Looks at a system from inside.
+const CHECKS: &str = include_str!("checks.sh");
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A processor's support for virtual machines that does not work fails at the first instructions.
@@ -42,9 +52,18 @@ const SSH_KEYGEN: Need = Need {
     from: Source::Debian("openssh-client"),
 };
 
+/// How long a port that has to be closed is asked whether it is.
+const CLOSED: Duration = Duration::from_secs(8);
+/// How many of the console's last lines an error shows.
+const LINES_SHOWN: usize = 12;
+/// What QEMU says when somebody has taken a port since it was free. Source: QEMU, net/slirp.c.
+const PORT_TAKEN: &str = "Could not set up host forwarding rule";
+/// How often other ports are tried then.
+const TRIES: usize = 5;
+
 /// The programs and files that a boot takes.
 pub(crate) fn needs(firmware: Firmware) -> Vec<Need> {
-    let mut needs = vec![qemu::QEMU, SSH, SSH_KEYGEN];
+    let mut needs = vec![qemu::QEMU, disk::QEMU_IMG, qemu::SETPRIV, SSH, SSH_KEYGEN];
     needs.extend(firmware.need());
     needs
 }
@@ -57,37 +76,37 @@ pub(crate) struct Settings<'a> {
     pub(crate) acceleration: Option<Acceleration>,
     /// In MiB.
     pub(crate) memory: u32,
-    /// Where the console and QEMU write.
-    pub(crate) logs: &'a Path,
 }
 
 /// A machine that runs until this is dropped.
 pub(crate) struct Vm {
+    // Ended before its files go.
     qemu: Running,
-    key: Key,
+    guest: Guest,
     ports: Ports,
+    /// When it was turned on, or told to boot again.
     started: Instant,
     pub(crate) acceleration: Acceleration,
-    pub(crate) console: PathBuf,
-    log: PathBuf,
-    /// The key and the firmware's variables.
-    _scratch: TempDir,
+    pub(crate) folder: Folder,
 }
 
 impl Vm {
-    /// Starts the machine; by emulation where this machine's support for virtual ones does not work.
-    pub(crate) fn start(settings: &Settings<'_>, progress: &Progress) -> Result<Vm> {
+    /// Starts the machine, whose files are in `folder`; by emulation where this machine's support for
+    /// virtual ones does not work.
+    pub(crate) fn start(settings: &Settings<'_>, folder: Folder, progress: &Progress) -> Result<Vm> {
         let acceleration = settings.acceleration.unwrap_or_else(Acceleration::of_this_machine);
-        let mut vm = Vm::boot(settings, acceleration)?;
+        let key = Key::make(&folder.path)?;
+        let mut vm = Vm::boot(settings, acceleration, key, folder)?;
         if acceleration == Acceleration::Kvm && settings.acceleration.is_none() {
             let end = Instant::now() + PROBATION;
             while Instant::now() < end {
                 if vm.qemu.has_ended()? || vm.log()?.contains("KVM internal error") {
                     progress
                         .warn("/dev/kvm is there and does not work: the machine is emulated, which is slow");
+                    let Vm { qemu, guest, folder, .. } = vm;
                     // The disk and the ports are free again before the next one starts.
-                    drop(vm);
-                    return Vm::boot(settings, Acceleration::Emulation);
+                    drop(qemu);
+                    return Vm::boot(settings, Acceleration::Emulation, guest.key, folder);
                 }
                 thread::sleep(INTERVAL);
             }
@@ -95,29 +114,40 @@ impl Vm {
         Ok(vm)
     }
 
-    fn boot(settings: &Settings<'_>, acceleration: Acceleration) -> Result<Vm> {
-        let logs = settings.logs;
-        fs::create_dir_all(logs).with_context(|| format!("making {}", logs.display()))?;
-        let scratch = tempfile::tempdir().context("making a folder for the machine's files")?;
-        let key = Key::make(scratch.path())?;
+    fn boot(settings: &Settings<'_>, acceleration: Acceleration, key: Key, mut folder: Folder) -> Result<Vm> {
         let seed = Seed::serve(&key.public).context("serving the guest's first settings")?;
-        let ports = Ports::free().context("looking for free ports")?;
-        let variables = settings.firmware.variables(scratch.path())?;
-        let console = logs.join("console.log");
-        let machine = Machine {
-            disk: settings.disk,
-            variables: variables.as_deref(),
-            acceleration,
-            memory: settings.memory,
-            console: &console,
-            serial: &seed.serial(),
-            ports,
-        };
+        let layer = disk::layer_over(settings.disk, &folder.path)?;
+        let variables = settings.firmware.variables(&folder.path)?;
+        let (console, log) = (folder.console(), folder.log());
         let sh = Shell::new()?;
-        let log = logs.join("qemu.log");
-        let qemu = exec::serve(machine.command(&sh)?, &log)?;
-        let started = Instant::now();
-        Ok(Vm { qemu, key, ports, started, acceleration, console, log, _scratch: scratch })
+        let mut tries = 0;
+        loop {
+            let ports = Ports::free().context("looking for free ports")?;
+            let machine = Machine {
+                disk: &layer,
+                variables: variables.as_deref(),
+                acceleration,
+                memory: settings.memory,
+                console: &console,
+                serial: &seed.serial(),
+                ports,
+            };
+            let started = Instant::now();
+            let mut qemu = exec::serve(machine.command(&sh), &log)?;
+            let web = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.web));
+            // It takes its ports at once, or ends.
+            while !qemu.has_ended()? && TcpStream::connect(web).is_err() {
+                thread::sleep(INTERVAL / 10);
+            }
+            tries += 1;
+            let guest = Guest { key: key.clone(), port: ports.ssh };
+            let mut vm = Vm { qemu, guest, ports, started, acceleration, folder };
+            if tries < TRIES && vm.qemu.has_ended()? && vm.log()?.contains(PORT_TAKEN) {
+                folder = vm.folder;
+                continue;
+            }
+            return Ok(vm);
+        }
     }
 
     /// The address of its nginx.
@@ -127,10 +157,10 @@ impl Vm {
 
     /// The command that logs in.
     pub(crate) fn ssh(&self) -> Result<String> {
-        Ok(self.key.ssh(&Shell::new()?, self.ports.ssh).to_string())
+        Ok(self.guest.ssh(&Shell::new()?).to_string())
     }
 
-    /// For how long it has run.
+    /// For how long it has run, since it was turned on or told to boot again.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
     }
@@ -147,47 +177,62 @@ impl Vm {
     /// Waits for an answer of nginx's to `/`, whatever it is; `limit` is the machine's age then.
     pub(crate) fn wait_for_web(&mut self, limit: Duration) -> Result<Duration> {
         let web = self.web();
-        self.wait_until("nginx answers", limit, || Ok(guest::get(web, "/").is_ok()))
+        self.wait_until("nginx answers", limit, |_| Ok(guest::get(web, "/").is_ok()))
     }
 
     /// Waits until the key is let in.
     pub(crate) fn wait_for_ssh(&mut self, limit: Duration) -> Result<Duration> {
-        let port = self.ports.ssh;
-        // The closure may not borrow what is looked at beside it.
-        let key = std::mem::take(&mut self.key);
-        let waited = self.wait_until("ssh lets the key in", limit, || guest::is_open(&key, port));
-        self.key = key;
-        waited
+        self.wait_until("ssh lets the key in", limit, |guest| Ok(guest.boot()?.is_some()))
     }
 
-    /// Asks nginx for a path.
-    pub(crate) fn get(&self, path: &str) -> io::Result<u16> {
-        guest::get(self.web(), path).map(|(code, _)| code)
+    /// Boots again, and waits until nginx and ssh answer.
+    fn reboot(&mut self, limit: Duration) -> Result<Duration> {
+        let before = self.guest.boot()?;
+        self.started = Instant::now();
+        // The connection may end before the command does.
+        self.guest.run("sudo systemctl reboot || true", limit).ok();
+        self.wait_until("the guest boots again", limit, |guest| {
+            let now = guest.boot()?;
+            Ok(now.is_some() && now != before)
+        })?;
+        self.wait_for_web(limit)
     }
 
-    /// What the system says about itself.
+    /// Asks nginx for a path: the status code and the body.
+    pub(crate) fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        guest::get(self.web(), path)
+    }
+
+    /// What the system says about itself, and what it lets in.
     pub(crate) fn look(&self, limit: Duration) -> Result<Vec<Check>> {
-        guest::look(&self.key, self.ports.ssh, limit.saturating_sub(self.age()).max(INTERVAL))
-            .context("looking at the guest from inside")
+        let left = limit.saturating_sub(self.age()).max(INTERVAL);
+        let mut checks = self.guest.look(CHECKS, &[], left).context("looking at the guest from inside")?;
+        let probe = (Ipv4Addr::LOCALHOST, self.ports.probe).into();
+        checks.push(match guest::get_within(probe, "/", CLOSED) {
+            Ok((code, _)) => Check::new("port 7777, outside", false, format!("it is open: {code}")),
+            Err(_) => Check::new("port 7777, outside", true, "no answer"),
+        });
+        Ok(checks)
     }
 
     fn wait_until(
         &mut self,
         what: &str,
         limit: Duration,
-        mut condition: impl FnMut() -> Result<bool>,
+        mut condition: impl FnMut(&Guest) -> Result<bool>,
     ) -> Result<Duration> {
         loop {
             if self.qemu.has_ended()? {
-                bail!("QEMU has ended before {what}:\n{}", self.log()?.trim_end());
+                bail!("QEMU has ended before {what}:\n{}{}", self.log()?.trim_end(), self.last_lines());
             }
-            if condition()? {
+            if condition(&self.guest)? {
                 return Ok(self.age());
             }
             if self.age() > limit {
-                return Err(anyhow!("not within {} s: {what}", limit.as_secs())).hint(format!(
+                let error = anyhow!("not within {} s: {what}{}", limit.as_secs(), self.last_lines());
+                return Err(error).hint(format!(
                     "{} says how far it came; '--deadline' gives it more time",
-                    self.console.display()
+                    self.folder.console().display()
                 ));
             }
             thread::sleep(INTERVAL);
@@ -195,8 +240,17 @@ impl Vm {
     }
 
     fn log(&self) -> Result<String> {
-        let bytes = fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        let log = self.folder.log();
+        let bytes = fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The end of what the guest wrote to its console, for an error.
+    fn last_lines(&self) -> String {
+        match fs::read(self.folder.console()) {
+            Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes)),
+            Err(_) => "\nits console is silent".to_owned(),
+        }
     }
 }
 
@@ -205,6 +259,49 @@ impl Ports {
     fn free() -> io::Result<Ports> {
         let ssh = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let web = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        Ok(Ports { ssh: ssh.local_addr()?.port(), web: web.local_addr()?.port() })
+        let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = |listener: TcpListener| Ok::<_, io::Error>(listener.local_addr()?.port());
+        Ok(Ports { ssh: port(ssh)?, web: port(web)?, probe: port(probe)? })
+    }
+}
+
+/// The last lines of a console, each after a line break, without what moves the cursor and colours.
+/// Source: ECMA-48, 5.4: a control sequence ends with a byte from `@` to `~`.
+fn last_lines(console: &str) -> String {
+    let plain = |line: &str| {
+        let mut text = String::new();
+        let mut characters = line.chars();
+        while let Some(character) = characters.next() {
+            if character == '\u{1b}' {
+                if characters.next() == Some('[') {
+                    characters.find(|character| ('@'..='~').contains(character));
+                }
+            } else if !character.is_control() {
+                text.push(character);
+            }
+        }
+        text.trim_end().to_owned()
+    };
+    let lines: Vec<String> = console.lines().map(plain).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() {
+        return "\nits console is silent".to_owned();
+    }
+    let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+    last.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_console_ends_in_plain_lines() {
+        let many: String = (0..40).map(|number| format!("line {number}\r\n")).collect();
+        let console = format!("{many}\r\n\u{1b}[0;1;31mFailed\u{1b}[0m to start\u{1b}[K\r\n\u{1b}c login: ");
+        let lines = last_lines(&console);
+        assert_eq!(lines.lines().count(), LINES_SHOWN + 1, "{lines}");
+        assert!(lines.starts_with("\n    line 30\n"), "{lines}");
+        assert!(lines.ends_with("\n    Failed to start\n     login:"), "{lines}");
+        assert_eq!(last_lines("\r\n"), "\nits console is silent");
     }
 }

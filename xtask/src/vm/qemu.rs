@@ -8,13 +8,18 @@ use clap::ValueEnum;
 use serde::Serialize;
 use xshell::{Shell, cmd};
 
-use crate::hint::WithHint;
 use crate::preflight::{Need, Source};
 
 pub(super) const QEMU: Need = Need {
     program: "qemu-system-x86_64",
     purpose: "boots the disk",
     from: Source::Debian("qemu-system-x86"),
+};
+
+pub(super) const SETPRIV: Need = Need {
+    program: "setpriv",
+    purpose: "ends the machine when this program is killed",
+    from: Source::Debian("util-linux"),
 };
 
 /// UEFI's code and its variables: Debian's, Fedora's and Arch's places.
@@ -48,14 +53,21 @@ pub(crate) enum Acceleration {
     Emulation,
 }
 
+/// A port of the guest that its firewall has to keep closed; checks.sh sees to it that something
+/// listens there.
+const PROBED: u16 = 7777;
+
 /// Where this machine's loopback interface leads into the guest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
     pub(super) ssh: u16,
     pub(super) web: u16,
+    /// To [`PROBED`].
+    pub(super) probe: u16,
 }
 
 pub(super) struct Machine<'a> {
+    /// The layer that takes what the guest writes.
     pub(super) disk: &'a Path,
     /// UEFI's, in a file of their own; none for a BIOS.
     pub(super) variables: Option<&'a Path>,
@@ -114,22 +126,23 @@ fn ovmf() -> Option<(&'static str, &'static str)> {
 }
 
 impl Machine<'_> {
-    pub(super) fn command<'a>(&self, sh: &'a Shell) -> Result<xshell::Cmd<'a>> {
+    pub(super) fn command<'a>(&self, sh: &'a Shell) -> xshell::Cmd<'a> {
         let accelerator = match self.acceleration {
             Acceleration::Kvm => "kvm",
             Acceleration::Emulation => "tcg",
         };
-        let Ports { ssh, web } = self.ports;
-        let mut command = cmd!(sh, "qemu-system-x86_64 -nodefaults -display none -no-user-config")
+        let Ports { ssh, web, probe } = self.ports;
+        let forward = |(port, guest)| format!(",hostfwd=tcp:127.0.0.1:{port}-:{guest}");
+        let forwards: String = [(ssh, 22), (web, 80), (probe, PROBED)].map(forward).concat();
+        // Whoever started it may be killed, and cannot end it then.
+        let mut command = cmd!(sh, "setpriv --pdeathsig KILL qemu-system-x86_64")
+            .args(["-nodefaults", "-display", "none", "-no-user-config"])
             .args(["-machine", &format!("q35,accel={accelerator}"), "-cpu", "max", "-smp", "2"])
             .args(["-m", &self.memory.to_string()])
             .args(["-serial", &format!("file:{}", escaped(self.console))])
-            .args([
-                "-drive",
-                &format!("if=virtio,snapshot=on,format={},file={}", format(self.disk)?, escaped(self.disk)),
-            ])
-            .arg("-netdev")
-            .arg(format!("user,id=net,hostfwd=tcp:127.0.0.1:{ssh}-:22,hostfwd=tcp:127.0.0.1:{web}-:80"))
+            // What is written is thrown away, so nobody waits until it is on disk.
+            .args(["-drive", &format!("if=virtio,format=qcow2,cache=unsafe,file={}", escaped(self.disk))])
+            .args(["-netdev", &format!("user,id=net{forwards}")])
             .args(["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"])
             .args(["-smbios", &format!("type=1,serial={}", self.serial)]);
         if let (Some((code, _)), Some(variables)) = (ovmf(), self.variables) {
@@ -137,7 +150,7 @@ impl Machine<'_> {
                 .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
                 .args(["-drive", &format!("if=pflash,format=raw,file={}", escaped(variables))]);
         }
-        Ok(command)
+        command
     }
 }
 
@@ -146,37 +159,22 @@ fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 
-/// QEMU's name of a disk's format, by the file's ending.
-fn format(disk: &Path) -> Result<&'static str> {
-    let ending = disk.extension().unwrap_or_default().to_string_lossy();
-    match &*ending {
-        "qcow2" => Ok("qcow2"),
-        "raw" | "img" => Ok("raw"),
-        "vmdk" => Ok("vmdk"),
-        "vhd" => Ok("vpc"),
-        _ => Err(anyhow!("{} is no disk that QEMU boots", disk.display()))
-            .hint("name a file that ends in .qcow2, .raw, .img, .vmdk or .vhd"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_disk_stays_as_it_was() {
+    fn the_machine_ends_with_its_starter() {
         let sh = Shell::new().unwrap();
         let machine = Machine {
-            disk: Path::new("a,b.vhd"),
+            disk: Path::new("a,b.qcow2"),
             variables: None,
             acceleration: Acceleration::Emulation,
             memory: 1024,
             console: Path::new("console.log"),
             serial: "ds=nocloud;s=http://10.0.2.2:1/",
-            ports: Ports { ssh: 22000, web: 8000 },
+            ports: Ports { ssh: 22000, web: 8000, probe: 7000 },
         };
-        insta::assert_snapshot!(machine.command(&sh).unwrap(), @"qemu-system-x86_64 -nodefaults -display none -no-user-config -machine q35,accel=tcg -cpu max -smp 2 -m 1024 -serial file:console.log -drive if=virtio,snapshot=on,format=vpc,file=a,,b.vhd -netdev user,id=net,hostfwd=tcp:127.0.0.1:22000-:22,hostfwd=tcp:127.0.0.1:8000-:80 -device virtio-net-pci,netdev=net -device virtio-rng-pci -smbios type=1,serial=ds=nocloud;s=http://10.0.2.2:1/");
-        let error = format(Path::new("x.ova")).unwrap_err().to_string();
-        assert_eq!(error, "x.ova is no disk that QEMU boots");
+        insta::assert_snapshot!(machine.command(&sh), @"setpriv --pdeathsig KILL qemu-system-x86_64 -nodefaults -display none -no-user-config -machine q35,accel=tcg -cpu max -smp 2 -m 1024 -serial file:console.log -drive if=virtio,format=qcow2,cache=unsafe,file=a,,b.qcow2 -netdev user,id=net,hostfwd=tcp:127.0.0.1:22000-:22,hostfwd=tcp:127.0.0.1:8000-:80,hostfwd=tcp:127.0.0.1:7000-:7777 -device virtio-net-pci,netdev=net -device virtio-rng-pci -smbios type=1,serial=ds=nocloud;s=http://10.0.2.2:1/");
     }
 }

@@ -4,16 +4,23 @@
 
 mod base;
 mod bases;
+mod boot;
+mod config;
 mod disk;
+mod engine;
 mod failures;
+mod first_boot;
 mod harness;
+mod host;
 mod image;
 mod installed;
 mod interrupts;
 mod iso;
+mod published;
 mod root;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;
 mod tuning;
+mod values;
