@@ -9,6 +9,7 @@ use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
 use crate::deliver::{BaseLayers, Delivery, Stored};
+use crate::disk::DiskFormat;
 use crate::flags::{Build, Compose, Deliver};
 use crate::git;
 use crate::hint::WithHint;
@@ -17,6 +18,7 @@ use crate::oci::reference::is_tag;
 use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::preflight::Need;
 use crate::registry::{Client, Pushed};
+use crate::release;
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
 use crate::workspace::DistroName;
@@ -147,6 +149,11 @@ impl Made {
             session.progress.line(format!("the base's layers stay in {place}; '--full' fetches them"));
         }
         Ok(stored)
+    }
+
+    /// The tag of a packed disk of it.
+    pub(crate) fn disk_tag(&self, format: DiskFormat) -> String {
+        release::disk_tag(&self.distro, format, self.version.as_deref().unwrap_or(UNVERSIONED))
     }
 
     pub(crate) fn push(&self, target: &Reference, registry: &Client, session: &Session) -> Result<Pushed> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
+use super::pack::{self, PackedReport};
 use super::{Session, disks};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
@@ -39,7 +40,14 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
     let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
-    let is_pushed = flags.deliver.push && disks.is_ok();
+    let packed = match &disks {
+        Ok(disks) if flags.deliver.push && !flags.no_pack => {
+            pack::push(disks, (&made, &name), session, &registry)
+        }
+        Ok(_) | Err(_) => Ok(Vec::new()),
+    };
+    // The image's own tag comes last: who sees it finds its disks.
+    let is_pushed = flags.deliver.push && disks.is_ok() && packed.is_ok();
     let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
     // dist.json says what the layout holds, also where the push failed.
     report.pushed = pushed
@@ -48,23 +56,31 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         .and_then(Option::as_ref)
         .map(|pushed| PushReport::new(&made.target.to_string(), pushed));
     let made_disks = disks.as_ref().map_or(&[][..], Vec::as_slice);
-    let lasting = Report { image: &report.lasting(), disks: made_disks };
+    let lasting_packed: Vec<PackedReport> = packed.iter().flatten().map(PackedReport::lasting).collect();
+    let lasting = Report { image: &report.lasting(), disks: made_disks, packed: &lasting_packed };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
     let disks = disks.hint("'--no-disks' leaves the disks out")?;
+    let packed = packed.hint("'--no-pack' leaves the disks where they are")?;
     pushed?;
 
-    let report = Report { image: &report, disks: &disks };
+    let report = Report { image: &report, disks: &disks, packed: &packed };
     summarise(&report, session);
     session.print(&report, || report.image.digest.to_string())
 }
 
 /// The image that `dist` makes, stored as it does that.
 pub(super) fn image(flags: &Compose, session: &Session) -> Result<ImageName> {
+    made(flags, session).map(|(_, name)| name)
+}
+
+/// The same, and what is known of it.
+pub(super) fn made(flags: &Compose, session: &Session) -> Result<(Made, ImageName)> {
     let registry = session.registry()?;
     let made = make(flags, &Deliver::default(), session, &registry)?;
     store(&made, BaseLayers::AtHand, session, &registry)?;
-    Ok(ImageName::Layout { dir: session.dist_dir().join("oci"), tag: Some(made.tag) })
+    let name = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: Some(made.tag.clone()) };
+    Ok((made, name))
 }
 
 fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Client) -> Result<Stored> {
@@ -112,6 +128,8 @@ struct Report<'a> {
     #[serde(flatten)]
     image: &'a ImageReport,
     disks: &'a [OutputReport],
+    /// The disks that were pushed.
+    packed: &'a [PackedReport],
 }
 
 /// What `dist` would do, and what it would cost.
@@ -263,7 +281,7 @@ fn previous(name: String, source: &Source, made: &Made, registry: &Client) -> Re
 
 fn summarise(report: &Report<'_>, session: &Session) {
     let progress = &session.progress;
-    let Report { image: report, disks } = report;
+    let Report { image: report, disks, packed: _ } = report;
     for platform in &report.platforms {
         progress.line(format!("{} {}", platform.platform, platform.digest));
         let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");
