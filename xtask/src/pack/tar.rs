@@ -20,8 +20,9 @@ const OWNER: u64 = 107;
 const BLOCK: usize = 512;
 /// Two blocks of zeros end a tar.
 const END: usize = 2 * BLOCK;
-/// GNU tar fills up to so much; nobody writes more behind the last entry.
-pub(super) const LONGEST_END: u64 = 20 * BLOCK as u64;
+/// GNU tar fills up to so many blocks; nobody writes more behind the last entry.
+const MOST_END: usize = 20;
+pub(super) const LONGEST_END: u64 = (MOST_END * BLOCK) as u64;
 
 /// What a tar has before the file's content.
 pub(super) fn head(name: &FileName, size: u64) -> io::Result<Vec<u8>> {
@@ -91,8 +92,10 @@ enum State {
     Headers(Vec<u8>),
     /// So much is still to come.
     Content(u64),
-    /// Zeros follow, so many up to now.
-    End(u64),
+    /// Zeros up to the next block, of which so many are still to come.
+    Padding(usize),
+    /// Blocks of zeros, so many up to now, and what has come of the next one.
+    End { block: Vec<u8>, blocks: usize },
 }
 
 /// What a piece begins with.
@@ -125,7 +128,7 @@ impl Reader {
                 Ok(Piece::Frame(count))
             }
             State::Content(0) => {
-                self.state = State::End(0);
+                self.state = State::Padding(padding(self.size));
                 Ok(Piece::Frame(0))
             }
             State::Content(left) => {
@@ -133,14 +136,30 @@ impl Reader {
                 *left -= count;
                 Ok(Piece::Content(&bytes[..count as usize]))
             }
-            State::End(seen) => {
-                let before = *seen;
-                let count = bytes.len().min(BLOCK);
-                *seen += count as u64;
-                if bytes[..count] != ZEROS[..count] {
-                    return Err(behind(&bytes[..count], before == padding(self.size) as u64));
+            State::Padding(0) => {
+                self.state = State::End { block: Vec::new(), blocks: 0 };
+                Ok(Piece::Frame(0))
+            }
+            State::Padding(left) => {
+                let count = bytes.len().min(*left);
+                *left -= count;
+                match bytes[..count] == ZEROS[..count] {
+                    true => Ok(Piece::Frame(count)),
+                    false => Err(TarError::Trailing),
                 }
-                match *seen > padding(self.size) as u64 + LONGEST_END {
+            }
+            State::End { block, blocks } => {
+                let count = (BLOCK - block.len()).min(bytes.len());
+                block.extend_from_slice(&bytes[..count]);
+                if block.len() == BLOCK {
+                    if block[..] != ZEROS[..BLOCK] {
+                        let second = parse(block).map(|header| TarError::Stranger(path(header)));
+                        return Err(second.unwrap_or(TarError::Trailing));
+                    }
+                    block.clear();
+                    *blocks += 1;
+                }
+                match *blocks > MOST_END {
                     true => Err(TarError::Trailing),
                     false => Ok(Piece::Frame(count)),
                 }
@@ -150,9 +169,12 @@ impl Reader {
 
     /// Whether all of it has come.
     pub(super) fn finish(&self) -> Result<(), TarError> {
-        match self.state {
-            State::End(seen) if seen >= (padding(self.size) + END) as u64 => Ok(()),
-            State::Headers(_) | State::Content(_) | State::End(_) => Err(TarError::Short),
+        match &self.state {
+            State::End { block, .. } if !block.is_empty() => Err(TarError::Trailing),
+            State::End { blocks, .. } if *blocks >= END / BLOCK => Ok(()),
+            State::Headers(_) | State::Content(_) | State::Padding(_) | State::End { .. } => {
+                Err(TarError::Short)
+            }
         }
     }
 
@@ -176,14 +198,6 @@ impl Reader {
             true => Ok(true),
             false => Err(TarError::Size { path, expected: self.size, found }),
         }
-    }
-}
-
-/// What stands where nothing but zeros should.
-fn behind(block: &[u8], is_aligned: bool) -> TarError {
-    match parse(block).filter(|_| is_aligned) {
-        Some(header) => TarError::Stranger(path(header)),
-        None => TarError::Trailing,
     }
 }
 

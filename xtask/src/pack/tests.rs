@@ -125,9 +125,9 @@ fn bytes_depend_on_the_content_alone_and_are_frozen() {
         assert_eq!(write(&recipe(&full, packing)).0, layers[0]);
     }
     let digest = |packing| write(&recipe(&sparse, packing)).0.descriptor.digest.to_string();
-    insta::assert_snapshot!(digest(Packing::Tar), @"");
-    insta::assert_snapshot!(digest(Packing::Gzip), @"");
-    insta::assert_snapshot!(digest(Packing::Zstd), @"");
+    insta::assert_snapshot!(digest(Packing::Tar), @"sha256:8b51137030303f3df8e97dfd8634351c42bbde30c94e3d1c4a5672d75dcc5a64");
+    insta::assert_snapshot!(digest(Packing::Gzip), @"sha256:2f9d054b0185ea65ecb0e3df7908f823d0cd95a2e1bed971f7ca143345a038bf");
+    insta::assert_snapshot!(digest(Packing::Zstd), @"sha256:27e5656c146d2f4f3dba82472d602198127002dc904a7e7b0aa6ee9838145188");
 }
 
 #[test]
@@ -170,7 +170,10 @@ fn the_tar_is_what_podman_and_kubevirt_take() {
             entry.size(),
         )
     });
-    insta::assert_snapshot!(entries.collect::<String>(), @"");
+    insta::assert_snapshot!(entries.collect::<String>(), @"
+    disk/ 755 107:107 0 0
+    disk/os-v1.raw 440 107:107 0 5242887
+    ");
 }
 
 #[test]
@@ -186,8 +189,56 @@ fn the_image_says_what_the_disk_is() {
         let value: serde_json::Value = serde_json::from_slice(blob.bytes()).unwrap();
         serde_json::to_string_pretty(&value).unwrap()
     };
-    insta::assert_snapshot!(pretty(&manifest), @"");
-    insta::assert_snapshot!(pretty(&config), @"");
+    insta::assert_snapshot!(pretty(&manifest), @r#"
+    {
+      "schemaVersion": 2,
+      "mediaType": "application/vnd.oci.image.manifest.v1+json",
+      "config": {
+        "mediaType": "application/vnd.oci.image.config.v1+json",
+        "digest": "sha256:b7e3339a3c62e820824c43eb39c0360b8e58e8d8abe5972e1ddce4f96adf2dc7",
+        "size": 278
+      },
+      "layers": [
+        {
+          "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
+          "digest": "sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85",
+          "size": 5
+        }
+      ],
+      "annotations": {
+        "org.opencontainers.image.title": "os-v1.raw",
+        "bootc-testboot.disk.format": "raw",
+        "bootc-testboot.disk.size": "4",
+        "bootc-testboot.disk.virtual-size": "4",
+        "bootc-testboot.disk.sha256": "1044dec7206e8d7c9fbb4ae8f766668406d2567fc7fc1a160a9d4700fcf8f8e9",
+        "bootc-testboot.distro": "debian-13",
+        "org.opencontainers.image.version": "v1",
+        "org.opencontainers.image.source": "https://example.org/os",
+        "bootc-testboot.image.name": "ghcr.io/me/os:debian-13-v1",
+        "bootc-testboot.image.digest": "sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d"
+      }
+    }
+    "#);
+    insta::assert_snapshot!(pretty(&config), @r#"
+    {
+      "created": "2023-11-14T22:13:20Z",
+      "architecture": "amd64",
+      "os": "linux",
+      "config": {},
+      "rootfs": {
+        "type": "layers",
+        "diff_ids": [
+          "sha256:90aebae315675cbf04612de4f7d5874850f48e0b8dd82becbeaa47ca93f5ebfb"
+        ]
+      },
+      "history": [
+        {
+          "created_by": "bootc-testboot pack",
+          "created": "2023-11-14T22:13:20Z"
+        }
+      ]
+    }
+    "#);
     let disk = read(manifest, &config).unwrap();
     assert_eq!(disk.facts, facts(4, layer.sha256));
 }
@@ -210,7 +261,11 @@ fn an_image_that_contradicts_itself_is_refused() {
         assert_eq!(read(manifest, &config).unwrap_err().to_string(), expected, "{from}");
     };
     check("bootc-testboot.disk.format", "x", "it is no packed disk");
-    check("\"raw\"", "\"floppy\"", "its annotation `bootc-testboot.disk.format` cannot be: `floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova");
+    check(
+        "\"raw\"",
+        "\"floppy\"",
+        "its annotation `bootc-testboot.disk.format` cannot be: `floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova",
+    );
     check("disk.sha256", "x", "its annotation `bootc-testboot.disk.sha256` is missing");
     check(
         &layer.sha256.hex(),
@@ -231,7 +286,11 @@ fn an_image_that_contradicts_itself_is_refused() {
         "its layer is a `application/vnd.example.disk`, which is no tar",
     );
     check(&zstd, Packing::Tar.media_type().as_ref(), "its layer has 5 bytes, and a tar of its disk has 2560");
-    check("\"diff_ids\":[", "\"diff_ids\":[], \"x\": [", "its config cannot be read: it has 0 diff ids for one layer");
+    check(
+        "\"diff_ids\":[",
+        "\"diff_ids\":[], \"x\": [",
+        "its config cannot be read: it has 0 diff ids for one layer",
+    );
     check("\"linux\"", "\"windows\"", "its config cannot be read: it is for no platform that is known");
 }
 
@@ -372,7 +431,7 @@ fn what_is_no_disk_file_is_refused() {
     file.set_len(11_000_000_000).unwrap();
     let disk = DiskFile::look(&path).unwrap();
     let error = Recipe::new(disk.clone(), "os-v1.raw".parse().unwrap(), Packing::Tar).unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"its layer has 11000002048 bytes, and registries take 10.0 GB at most");
     assert!(Recipe::new(disk, "os-v1.raw".parse().unwrap(), Packing::Zstd).is_ok());
     // A machine that runs meanwhile.
     write_disk(&path);
