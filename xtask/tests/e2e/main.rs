@@ -10,6 +10,7 @@ mod harness;
 mod image;
 mod installed;
 mod interrupts;
+mod pack;
 mod root;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]

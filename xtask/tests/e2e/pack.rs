@@ -1,0 +1,516 @@
+//! Packed disks: podman, skopeo and crane read them, and they come back as they were.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{Run, Workspace, fingerprint, judge, sha256, skopeo_push};
+use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::root;
+use crate::standin::set_up_engine;
+use crate::testing::{Fault, FaultProxy, Registry, Seen, program};
+
+const MIB: u64 = 1 << 20;
+
+/// A sparse disk: every eighth mebibyte holds something, which does not shrink.
+fn write_raw(path: &Path, mebibytes: u64) {
+    let file = File::create(path).unwrap();
+    file.set_len(mebibytes * MIB).unwrap();
+    for at in (0..mebibytes).step_by(8) {
+        let bytes: Vec<u8> =
+            (0..65_536_u32).flat_map(|n| (n + at as u32).wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        file.write_all_at(&bytes, at * MIB).unwrap();
+    }
+}
+
+/// A workspace with the disks `../disks/debian-13-v1.*`.
+fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
+    let workspace = Workspace::new();
+    write_raw(&workspace.path("../os.raw"), mebibytes);
+    workspace.ok(&format!("disk {formats} --from ../os.raw --name debian-13-v1 --output ../disks"));
+    workspace
+}
+
+fn blocks(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks()
+}
+
+/// The file is the one that was packed, and no less sparse.
+fn assert_same(file: &Path, packed: &Path) {
+    judge("cmp", &format!("{} {}", file.display(), packed.display()));
+    assert!(blocks(file) <= blocks(packed), "{} blocks of {}", blocks(file), blocks(packed));
+}
+
+impl Workspace {
+    /// Runs podman with a store of its own, and gives what it wrote.
+    fn podman(&self, arguments: &str) -> Vec<u8> {
+        let mut command = Command::new(program("podman"));
+        command.args(arguments.split_whitespace());
+        self.prepare(&mut command);
+        set_up_engine(self, &mut command);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+}
+
+#[test]
+fn podman_brings_the_identical_file() {
+    let workspace = with_disks("qcow2 raw", 64);
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    let files = "../disks/debian-13-v1.qcow2 ../disks/debian-13-v1.raw";
+    let report = workspace.json(&format!("pack {files} --push --image {image}"));
+    for packed in report["packed"].as_array().unwrap() {
+        let format = packed["format"].as_str().unwrap();
+        let name = format!("{image}:debian-13-{format}-v1");
+        assert_eq!(packed["pushed"]["reference"], name);
+        workspace.podman(&format!("pull --quiet --tls-verify=false {name}"));
+        // An image of one file has no command, and podman wants one.
+        let container = workspace.podman(&format!("create {name} none"));
+        let container = String::from_utf8(container).unwrap();
+        let inside = format!("{}:/disk/debian-13-v1.{format}", container.trim());
+        let out = workspace.path(&format!("../podman.{format}"));
+        workspace.podman(&format!("cp {inside} {}", out.display()));
+        let original = workspace.path(&format!("../disks/debian-13-v1.{format}"));
+        judge("cmp", &format!("{} {}", out.display(), original.display()));
+        // As KubeVirt wants it.
+        let tar = workspace.podman(&format!("cp {inside} -"));
+        let mut archive = tar::Archive::new(&tar[..]);
+        let entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let header = entry.header();
+        assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (107, 107));
+        assert_eq!(header.mode().unwrap() & 0o7777, 0o440);
+    }
+}
+
+#[test]
+fn a_disk_goes_through_registries_and_other_programs_and_comes_back() {
+    let workspace = with_disks("qcow2 raw vmdk", 64);
+    let raw = workspace.path("../disks/debian-13-v1.raw");
+    let files = "../disks/debian-13-v1.raw ../disks/debian-13-v1.vmdk ../disks/debian-13-v1.qcow2";
+    let report = workspace.json(&format!("pack {files}"));
+    let packed = report["packed"].as_array().unwrap();
+    let layout = workspace.layout("target/dist/oci");
+    layout.check_blobs();
+    assert_eq!(layout.tags(), ["debian-13-raw-v1", "debian-13-vmdk-v1", "debian-13-qcow2-v1"]);
+    let media_types: Vec<&str> =
+        packed.iter().map(|packed| packed["layer"]["media_type"].as_str().unwrap()).collect();
+    let plain = "application/vnd.oci.image.layer.v1.tar";
+    assert_eq!(media_types, [&format!("{plain}+zstd"), plain, plain]);
+    for packed in packed {
+        let layer = &packed["layer"];
+        assert_eq!(layer["digest"] == layer["diff_id"], layer["media_type"] == plain);
+        let file = fs::read(workspace.path("").join(packed["path"].as_str().unwrap())).unwrap();
+        assert_eq!(format!("sha256:{}", packed["sha256"].as_str().unwrap()), sha256(&file));
+        assert_eq!(packed["virtual_size"], 64 * MIB);
+    }
+
+    // The same disk is the same image, wherever and whenever it is packed, and straight to a registry.
+    let other = with_disks("raw", 64);
+    let digest = packed[0]["digest"].as_str().unwrap();
+    let expected = format!("{digest}  oci:../elsewhere:x");
+    assert_eq!(other.ok("pack ../disks/debian-13-v1.raw --to oci:../elsewhere:x"), expected);
+    for registry in [Registry::docker(), Registry::crane()] {
+        let name = format!("{}/me/os:disk", registry.address());
+        let before = names(&workspace.path("target/dist"));
+        let text = workspace.ok(&format!("pack ../disks/debian-13-v1.raw --to {name}"));
+        assert_eq!(text, format!("{digest}  {name}"));
+        assert_eq!(names(&workspace.path("target/dist")), before, "nothing is written here");
+        judge("crane", &format!("validate --remote {name}"));
+        let inspected = judge("skopeo", &format!("inspect --tls-verify=false docker://{name}"));
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        assert_eq!(inspected["Digest"], digest);
+
+        // By tag and by digest.
+        let line = workspace.ok(&format!("pull {name} -o ../back.raw"));
+        assert_eq!(line, format!("{}  ../back.raw", packed[0]["sha256"].as_str().unwrap()));
+        assert_same(&workspace.path("../back.raw"), &raw);
+        fs::remove_file(workspace.path("../back.raw")).unwrap();
+        fs::create_dir_all(workspace.path("../folder")).unwrap();
+        let by_digest = format!("{}/me/os@{digest}", registry.address());
+        workspace.ok(&format!("pull {by_digest} -o ../folder"));
+        assert_same(&workspace.path("../folder/debian-13-v1.raw"), &raw);
+        fs::remove_dir_all(workspace.path("../folder")).unwrap();
+
+        // Once more, nothing is sent and nothing is fetched.
+        let again = workspace.json(&format!("pack ../disks/debian-13-v1.raw --to {name}"));
+        assert_eq!(again["packed"][0]["pushed"]["unchanged"], true);
+        workspace.ok(&format!("pull {name} -o ../back.raw"));
+        let before = fingerprint(&workspace.path("../back.raw").parent().unwrap().join("disks"));
+        assert_eq!(workspace.json(&format!("pull {name} -o ../back.raw"))["unchanged"], true);
+        assert_eq!(fingerprint(&workspace.path("../disks")), before);
+
+        // skopeo takes it elsewhere, compressed anew: another layer, the same disk.
+        let (from, to) = (format!("docker://{name}"), workspace.path("../copied"));
+        judge(
+            "skopeo",
+            &format!(
+                "--insecure-policy copy --quiet --src-tls-verify=false --dest-compress-format gzip \
+                 --dest-force-compress-format --dest-compress {from} oci:{}:t",
+                to.display()
+            ),
+        );
+        let copied = workspace.layout("../copied").manifest("t");
+        assert_eq!(copied["layers"][0]["mediaType"], format!("{plain}+gzip"));
+        workspace.ok("pull oci:../copied:t -o ../back.raw");
+        assert_same(&workspace.path("../back.raw"), &raw);
+        fs::remove_dir_all(&to).unwrap();
+        fs::remove_file(workspace.path("../back.raw")).unwrap();
+    }
+    for format in ["qcow2", "vmdk"] {
+        let name = format!("debian-13-v1.{format}");
+        workspace.ok(&format!("pull oci:target/dist/oci:debian-13-{format}-v1"));
+        assert_same(&workspace.path(&name), &workspace.path(&format!("../disks/{name}")));
+    }
+    judge("qemu-img", &format!("check {}", workspace.path("debian-13-v1.qcow2").display()));
+}
+
+#[test]
+fn old_readers_get_gzip() {
+    let workspace = with_disks("raw", 16);
+    let registry = Registry::docker();
+    let name = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.raw --gzip --to {name}"));
+    let layer = &report["packed"][0]["layer"];
+    assert_eq!(layer["media_type"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    judge("crane", &format!("validate --remote {name}"));
+    workspace.ok(&format!("pull {name} -o ../back.raw"));
+    assert_same(&workspace.path("../back.raw"), &workspace.path("../disks/debian-13-v1.raw"));
+}
+
+/// From 8 GiB on, a tar's header has another form. Go's own reader is in `crane`.
+#[test]
+fn a_disk_of_more_than_8_gibibytes_comes_back() {
+    let workspace = Workspace::new();
+    let raw = workspace.path("../debian-13-v1.raw");
+    write_raw(&raw, 8);
+    File::options().write(true).open(&raw).unwrap().set_len((8 << 30) + 512).unwrap();
+    let registry = Registry::docker();
+    let name = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../debian-13-v1.raw --to {name}"));
+    assert_eq!(report["packed"][0]["size"], (8_u64 << 30) + 512);
+    judge("crane", &format!("validate --remote {name}"));
+    workspace.ok(&format!("pull {name} -o ../back.raw"));
+    let back = workspace.path("../back.raw");
+    assert_eq!(fs::metadata(&back).unwrap().len(), (8 << 30) + 512);
+    assert!(blocks(&back) <= blocks(&raw), "it is as sparse");
+}
+
+#[test]
+fn what_it_is_is_said_without_its_layer() {
+    let workspace = with_disks("qcow2", 16);
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    write_system(&workspace, &image);
+    let packed = workspace.json(&format!(
+        "pack ../disks/debian-13-v1.qcow2 --from {image}:debian-13-v1 --push --image {image}"
+    ));
+    let digest = packed["packed"][0]["digest"].as_str().unwrap().to_owned();
+
+    // The layer is out of reach.
+    let proxy = FaultProxy::before(&registry, |seen| {
+        let is_layer = seen.method == "GET" && seen.path().contains("/blobs/") && seen.earlier > 0;
+        if is_layer { Fault::Silence } else { Fault::Pass }
+    });
+    let through = image.replace(registry.address(), proxy.address());
+    let report = workspace.json(&format!("inspect {through}:debian-13-qcow2-v1"));
+    assert_eq!(proxy.count("GET", "/blobs/"), 1, "the config alone: {:?}", proxy.lines());
+    assert_eq!((&report["kind"], &report["digest"]), (&"disk".into(), &digest.into()));
+    let disk = &report["disk"];
+    assert_eq!(disk["format"], "qcow2");
+    assert_eq!(disk["virtual_size"], 16 * MIB);
+    assert_eq!(disk["sha256"], packed["packed"][0]["sha256"]);
+    assert_eq!((&disk["distro"], &disk["version"]), (&"debian-13".into(), &"v1".into()));
+    let system = judge("crane", &format!("digest {image}:debian-13-v1"));
+    assert_eq!(disk["image"]["digest"], system.trim());
+    assert_eq!(disk["image"]["name"], format!("{image}:debian-13-v1"));
+    assert_eq!(report["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(report["size"], packed["packed"][0]["layer"]["size"]);
+    let text = workspace.ok(&format!("inspect {image}:debian-13-qcow2-v1"));
+    assert!(text.contains("disk debian-13-v1.qcow2: qcow2, "), "{text}");
+
+    let report = workspace.json(&format!("inspect {image}:debian-13-v1"));
+    assert_eq!((&report["kind"], &report["disk"]), (&"system".into(), &Value::Null));
+    let layers: Vec<&str> =
+        report["layers"].as_array().unwrap().iter().filter_map(|layer| layer["name"].as_str()).collect();
+    assert_eq!(layers, ["os", "hello"]);
+
+    assert_snapshot!(workspace.ok(&format!("tags {image}")), @"");
+    let tags = workspace.json(&format!("tags {image}"));
+    assert_eq!(tags["distros"][0]["versions"][0]["disks"]["qcow2"], "debian-13-qcow2-v1");
+    // A host's next release is a system, not a disk.
+    let plan = workspace.ok(&format!(
+        "dist --dry-run --push --distro debian-13 --base oci:../standin:t --image {image} --app-version v2"
+    ));
+    assert!(plan.contains(&format!("a host on {image}:debian-13-v1 downloads")), "{plan}");
+
+    let broken = FaultProxy::alone(|_| Fault::Answer(crate::testing::answer("403 Forbidden", &[], b"")));
+    let error = workspace.failure(&format!("tags {}/me/os", broken.address()));
+    assert_snapshot!(error, @"");
+}
+
+/// An app image on the stand-in base, in a registry as `debian-13-v1`.
+fn write_system(workspace: &Workspace, image: &str) {
+    let standin = Workspace::with_standin();
+    let tag = "debian-13-v1";
+    standin.ok(&format!("build --base oci:../standin:t --to {image}:{tag} --app-version v1"));
+    crate::harness::copy(&standin.path("../standin"), &workspace.path("../standin"));
+}
+
+#[test]
+fn what_does_not_do_is_refused() {
+    let workspace = with_disks("raw", 8);
+    let fails = |arguments: &str| workspace.failure(arguments);
+    assert_snapshot!(fails("pack ../gone.qcow2"), @"");
+    fs::write(workspace.path("../text.qcow2"), "no disk at all").unwrap();
+    assert_snapshot!(fails("pack ../text.qcow2"), @"");
+    assert_snapshot!(fails("pack ../text.txt"), @"");
+    assert_snapshot!(fails("pack ../os.raw"), @"");
+    assert_snapshot!(fails("pack ../os.raw ../disks/debian-13-v1.raw --to oci:../out:t"), @"");
+    // 11 GB of data that is compressed already: no registry takes it, and nothing is read.
+    let big = File::create(workspace.path("../debian-13-v1.qcow2")).unwrap();
+    big.set_len(11_000_000_000).unwrap();
+    big.write_all_at(b"QFI\xfb\0\0\0\x03", 0).unwrap();
+    big.write_all_at(&(20_u64 << 30).to_be_bytes(), 24).unwrap();
+    assert_snapshot!(fails("pack ../debian-13-v1.qcow2"), @"");
+    assert!(!workspace.path("target/dist/oci").exists());
+    let run = workspace.run("pack qcow");
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("did you mean `qcow2`?"), "{}", run.stderr);
+    assert_eq!(workspace.run("build --app-version qcow2-v1").code, Some(2));
+
+    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
+    // A disk that somebody has changed since, such as a machine that ran.
+    fs::write(workspace.path("debian-13-v1.raw"), "mine").unwrap();
+    assert_snapshot!(fails("pull oci:../out:t"), @"");
+    assert_eq!(fs::read(workspace.path("debian-13-v1.raw")).unwrap(), b"mine");
+    assert_snapshot!(fails("pull oci:../out:t --platform linux/s390x -o ../back.raw"), @"");
+    let standin = Workspace::with_standin();
+    assert_snapshot!(standin.failure("pull oci:../standin:t"), @"");
+
+    // Damage, in the layout.
+    let layout = workspace.layout("../out");
+    let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = layout.blob_path(&layer);
+    let mut bytes = fs::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last / 2] ^= 1;
+    fs::write(&blob, &bytes).unwrap();
+    workspace.failure("pull oci:../out:t -o ../back.raw");
+    assert!(!workspace.path("../back.raw").exists());
+    fs::write(&blob, &bytes[..last]).unwrap();
+    workspace.failure("pull oci:../out:t -o ../back.raw");
+    assert!(!workspace.path("../back.raw").exists());
+}
+
+/// Whether a request is for a layer, which is the larger blob.
+fn is_layer(seen: &Seen, hex: &str) -> bool {
+    seen.method == "GET" && seen.path().ends_with(hex)
+}
+
+#[test]
+fn a_pull_that_breaks_goes_on_where_it_was() {
+    let workspace = with_disks("qcow2", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
+    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
+    let layer = hex.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| match is_layer(seen, &layer) && seen.earlier < 3 {
+        // The connection breaks when half of what was asked for is there.
+        true => Fault::Change(|mut answer| {
+            answer.truncate(answer.len() / 2);
+            answer
+        }),
+        false => Fault::Pass,
+    });
+    let through = direct.replace(registry.address(), proxy.address());
+    workspace.ok(&format!("pull {through} -o ../back.qcow2"));
+    assert_same(&workspace.path("../back.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
+    let ranges: Vec<String> = proxy
+        .seen()
+        .iter()
+        .filter(|seen| is_layer(seen, &hex))
+        .map(|seen| seen.header("range").unwrap_or("all").to_owned())
+        .collect();
+    assert_eq!((ranges.len(), ranges[0].as_str()), (4, "all"), "{ranges:?}");
+    assert!(ranges[1..].iter().all(|range| range.starts_with("bytes=")), "{ranges:?}");
+
+    // A flipped bit is seen, and the file that was there stays.
+    let blob = registry.blob_path(&hex);
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    fs::write(workspace.path("../back.qcow2"), "old").unwrap();
+    let error = workspace.failure(&format!("pull {direct} -o ../back.qcow2"));
+    assert!(error.contains("was promised, but what came is"), "{error}");
+    assert_eq!(fs::read(workspace.path("../back.qcow2")).unwrap(), b"old");
+}
+
+#[test]
+fn a_pull_that_is_ended_leaves_nothing() {
+    let workspace = with_disks("qcow2", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
+    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
+    // Half comes, and what is asked for then never does.
+    let proxy =
+        FaultProxy::before(&registry, move |seen| match (is_layer(seen, &hex), seen.header("range")) {
+            (true, None) => Fault::Change(|mut answer| {
+                answer.truncate(answer.len() / 2);
+                answer
+            }),
+            (true, Some(_)) => Fault::Silence,
+            (false, _) => Fault::Pass,
+        });
+    let folder = workspace.path("../pulled");
+    fs::create_dir(&folder).unwrap();
+    let through = direct.replace(registry.address(), proxy.address());
+    let is_half = || proxy.seen().iter().any(|seen| seen.header("range").is_some());
+    for signal in [Signal::INT, Signal::KILL] {
+        proxy.forget();
+        let child = start(workspace.command(&format!("pull {through} -o ../pulled")));
+        wait_until("half of the pull", is_half);
+        match signal {
+            Signal::INT => interrupt(child, signal),
+            _ => {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                child.wait_with_output().unwrap();
+            }
+        }
+        assert_eq!(names(&folder), [""; 0], "nothing is left over");
+    }
+    workspace.ok(&format!("pull {direct} -o ../pulled"));
+    assert_eq!(names(&folder), ["debian-13-v1.qcow2"]);
+    assert_same(&folder.join("debian-13-v1.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
+}
+
+#[test]
+fn a_pack_that_is_ended_leaves_nothing() {
+    let workspace = Workspace::new();
+    // Enough to be caught in the middle of it.
+    let raw = workspace.path("../debian-13-v1.raw");
+    write_raw(&raw, 2048);
+    workspace.ok("pack ../debian-13-v1.raw --to oci:../fresh:t");
+    for signal in [Signal::INT, Signal::KILL, Signal::KILL] {
+        let child = start(workspace.command("pack ../debian-13-v1.raw --to oci:../out:t"));
+        let stat = format!("/proc/{}/io", child.id());
+        wait_until("writing", || {
+            let text = fs::read_to_string(&stat).unwrap_or_default();
+            let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+            written.is_some_and(|count| count > 3_000_000)
+        });
+        match signal {
+            Signal::INT => interrupt(child, signal),
+            _ => {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                child.wait_with_output().unwrap();
+            }
+        }
+        let out = workspace.layout("../out");
+        assert_eq!(out.tags(), [""; 0]);
+        out.check_blobs();
+    }
+    workspace.ok("pack ../debian-13-v1.raw --to oci:../out:t");
+    let files = |path: &str| -> Vec<_> {
+        let root = workspace.path(path);
+        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
+    };
+    assert_eq!(files("../out"), files("../fresh"), "the same blobs, and nothing is left over");
+    workspace.layout("../out").check_blobs();
+}
+
+#[test]
+fn a_push_of_a_disk_that_is_ended_moves_no_tag() {
+    let workspace = with_disks("raw", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 6);
+        let stops = stuck.load(Ordering::SeqCst) && seen.method == "PUT" && is_large;
+        // Half of it goes through, and then the line is dead.
+        if stops { Fault::CutRequest(1_000_000) } else { Fault::Pass }
+    });
+    let through = direct.replace(registry.address(), proxy.address());
+    let pack = format!("pack ../disks/debian-13-v1.raw --to {through}");
+    let child = start(workspace.command(&pack));
+    wait_until("an upload that broke", || proxy.count("PUT", "uploads") > 1);
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait_with_output().unwrap();
+    let absent = Command::new(program("crane")).args(["digest", &direct]).stderr(Stdio::null()).output();
+    assert!(!absent.unwrap().status.success(), "there is no tag");
+
+    is_stuck.store(false, Ordering::SeqCst);
+    let text = workspace.ok(&pack);
+    let digest = judge("crane", &format!("digest {direct}"));
+    assert_eq!(text, format!("{}  {through}", digest.trim()));
+    judge("crane", &format!("validate --remote {direct}"));
+}
+
+/// The whole way, with a disk of a real system.
+#[test]
+fn dist_pushes_its_disks_before_the_image() {
+    let base = root::base();
+    let workspace = Workspace::lasting(&root::kept_dir("debian-pack"));
+    workspace.write(
+        "Cargo.toml",
+        "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n\
+         formats = [\"qcow2\"]\ndisk-size = \"2 GiB\"\n",
+    );
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, |_| Fault::Pass);
+    let image = format!("{}/me/os", proxy.address());
+    let direct = format!("{}/me/os", registry.address());
+    let base = format!("oci:{}:{}", base.layout.dir.display(), base.tag);
+    let dist = format!("dist --distro debian-13 --base {base} --app-version v1 --push --image {image}");
+    let report = workspace.json(&dist);
+    let packed = &report["packed"][0];
+    assert_eq!(packed["reference"], format!("{image}:debian-13-qcow2-v1"));
+    let puts: Vec<String> =
+        proxy.lines().into_iter().filter(|line| line.starts_with("PUT /v2/me/os/manifests/debian")).collect();
+    let put = |tag: &str| format!("PUT /v2/me/os/manifests/{tag}");
+    assert_eq!(puts, [put("debian-13-qcow2-v1"), put("debian-13-v1")], "the image's tag is the last");
+
+    let lasting = fs::read_to_string(workspace.path("target/dist/dist.json")).unwrap();
+    let lasting: Value = serde_json::from_str(&lasting).unwrap();
+    assert_eq!(lasting["packed"][0]["digest"], packed["digest"]);
+    assert_eq!(lasting["packed"][0]["pushed"]["digest"], packed["digest"]);
+    assert_eq!(judge("crane", &format!("digest {direct}:debian-13-qcow2-v1")).trim(), packed["digest"]);
+    judge("crane", &format!("validate --remote {direct}:debian-13-qcow2-v1"));
+    let inspected = workspace.json(&format!("inspect {image}:debian-13-qcow2-v1"));
+    assert_eq!(inspected["disk"]["image"]["digest"], report["digest"]);
+    assert_eq!(inspected["disk"]["image"]["name"], format!("{image}:debian-13-v1"));
+    assert_eq!(inspected["disk"]["sha256"], report["disks"][0]["sha256"]);
+    workspace.ok(&format!("pull {image}:debian-13-qcow2-v1 -o ../back.qcow2"));
+    let disk = workspace.path("").join(report["disks"][0]["path"].as_str().unwrap());
+    assert_same(&workspace.path("../back.qcow2"), &disk);
+
+    // Again: the registry has it all, which three requests tell.
+    proxy.forget();
+    let again = workspace.json(&dist);
+    assert_eq!(again["packed"][0]["pushed"]["unchanged"], true);
+    assert_eq!(proxy.seen().iter().filter(|seen| seen.method != "GET").count(), 0, "{:?}", proxy.lines());
+    let packed_again = workspace.json(&format!("pack qcow2 --base {base} --app-version v1 --image {image}"));
+    assert_eq!(packed_again["packed"][0]["digest"], packed["digest"], "the layout gets the same");
+}
+
+#[test]
+fn readers_that_know_nothing_of_us_are_refused_politely() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let name = format!("{}/me/base:t", registry.address());
+    skopeo_push(&format!("oci:{}:t", workspace.path("../standin").display()), &name, "");
+    assert_snapshot!(Run::failure(&workspace.run(&format!("pull {name}"))), @"");
+}
