@@ -33,16 +33,16 @@ impl PackError {
             PackError::NotAFile => Some("copy it into a regular file first: 'cp --sparse=always'"),
             PackError::Empty => Some("give a file with a disk in it"),
             PackError::Changed => Some("stop the machine or the program that writes to it, and try again"),
-            PackError::TooLarge { .. } => Some(
-                "make the disk smaller ('disk-size' in Cargo.toml, or '--size'), or pack the qcow2 of it, \
-                 which is the smallest format",
-            ),
-            PackError::TooLargeCompressed => Some(
-                "pack the qcow2 of it, of which 'ls -l' shows how large it becomes, or put less on the disk",
+            PackError::TooLarge { .. } | PackError::TooLargeCompressed => Some(
+                "put less on the disk, or pack another format of it: qcow2 is the smallest, and 'ls -l' shows \
+                 how large it becomes",
             ),
             PackError::Format { .. } => Some(
                 "name the file with the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova, .tar.gz",
             ),
+            PackError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("name a disk that is there: 'cargo xtask disk' makes some")
+            }
             PackError::Io(_) => None,
         }
     }
