@@ -216,7 +216,7 @@ impl<'a> Lab<'a> {
 }
 
 /// A sparse raw with this machine's files in it, one after the other, with holes in between.
-fn make_raw(path: &Path) -> Result<()> {
+pub(super) fn make_raw(path: &Path) -> Result<()> {
     let mut raw = File::create(path)?;
     raw.set_len(SIZE)?;
     let (mut at, mut data, mut extent) = (START, 0, 0);
@@ -242,7 +242,7 @@ fn make_raw(path: &Path) -> Result<()> {
 }
 
 /// All regular files below a folder, in one order.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
