@@ -1,5 +1,6 @@
 //! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use super::pack::{self, PackedReport};
 use super::{Session, disks};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
-use crate::disk::Qcow2Compression;
+use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
@@ -32,7 +33,11 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         } else {
             previous_in_layout(&made, &layout, &registry)?
         };
-        let plan = Plan::new(&made, previous, flags.deliver.push);
+        let mut plan = Plan::new(&made, previous, flags.deliver.push);
+        if flags.deliver.push && !flags.no_disks && !flags.no_pack {
+            let formats: BTreeSet<DiskFormat> = session.workspace()?.settings.formats.into_iter().collect();
+            plan.disks = formats.into_iter().map(|format| made.disk_tag(format)).collect();
+        }
         return session.print(&plan, || plan.to_string());
     }
 
@@ -142,6 +147,8 @@ struct Plan {
     layers: Vec<PlannedLayer>,
     /// Where it would be pushed.
     push: Option<String>,
+    /// The tags of the disks that would be pushed with it, where they can be made.
+    disks: Vec<String>,
     /// Bytes that a host on the previous image downloads; on none, all of them.
     host_download: u64,
     /// Bytes of layers and configs that are ours.
@@ -200,6 +207,7 @@ impl Plan {
             digest: made.composition.root.blob().digest(),
             previous,
             push: push.then(|| made.target.to_string()),
+            disks: Vec::new(),
             host_download: delta.download(),
             ours: made.composition.blobs().map(|(descriptor, _)| descriptor.size).sum(),
             layers: layers
@@ -236,6 +244,9 @@ impl std::fmt::Display for Plan {
                 writeln!(f, "push: to {target}, at most {} of ours", human_bytes(self.ours))?
             }
             (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
+        }
+        if !self.disks.is_empty() {
+            writeln!(f, "disks pushed with it, where they can be made: {}", self.disks.join(" "))?;
         }
         let whom = self.previous.as_ref().map_or("no image yet", |previous| &previous.name);
         write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))

@@ -14,7 +14,7 @@ use crate::hint::WithHint;
 use crate::oci::digest::DigestWriter;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Digest, Platform};
-use crate::pack::{AppImage, PackedDisk, Unpacker};
+use crate::pack::{AppImage, PackedDisk, UnpackError, Unpacker};
 use crate::progress::{Step, human_bytes};
 use crate::registry::Client;
 use crate::source::{Home, Source};
@@ -136,17 +136,15 @@ fn fetch(
     let unfinished = Unfinished::new(folder.join(name))?;
     let mut unpacker = Unpacker::new(packed, unfinished.file())?;
     let step = session.progress.bytes(format!("pulling {}", packed.facts.name), packed.layer.size);
-    match &source.home {
-        Home::Registry(reference) => registry.fetch(reference, &packed.layer, &mut unpacker, &step)?,
+    let fetched = match &source.home {
+        Home::Registry(reference) => registry.fetch(reference, &packed.layer, &mut unpacker, &step),
         Home::Layout(store) => {
-            let blob = store.open_blob(&packed.layer)?;
-            copy(blob, packed, &mut unpacker, &step)?;
+            store.open_blob(&packed.layer).and_then(|blob| copy(blob, packed, &mut unpacker, &step))
         }
-    }
-    unpacker
-        .finish()
-        .map_err(|error| error.into_hinted())
-        .with_context(|| format!("writing {}", path.display()))?;
+    };
+    fetched
+        .and_then(|()| unpacker.finish().map_err(UnpackError::into_hinted))
+        .with_context(|| format!("pulling into {}", path.display()))?;
     unfinished.finish()
 }
 

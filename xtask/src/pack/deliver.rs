@@ -65,14 +65,14 @@ impl Order {
 
     /// Writes the image into `store` under `tag`; false where it was there.
     pub(crate) fn to_layout(&self, store: &Store, tag: &str, progress: &Progress) -> Result<Delivered<bool>> {
-        if store.tags()?.iter().any(|other| other == tag) {
-            let document = store.document(Some(tag))?;
-            let config = |config: &Descriptor| store.read(config, MAX_CONFIG);
-            if let Some(disk) = self.packed_before(&document, config)
-                && store.holds(&disk.layer)?
-            {
-                return Ok(Delivered { disk, digest: document.blob().digest(), outcome: false });
-            }
+        // What is damaged is made again.
+        let existing = store.document(Some(tag)).ok();
+        let config = |config: &Descriptor| store.read(config, MAX_CONFIG);
+        if let Some(document) = existing
+            && let Some(disk) = self.packed_before(&document, config)
+            && store.holds(&disk.layer)?
+        {
+            return Ok(Delivered { disk, digest: document.blob().digest(), outcome: false });
         }
         let step = progress.bytes(format!("packing {}", self.name), self.recipe.length());
         let layer = store.put_new(|out| {

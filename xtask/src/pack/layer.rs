@@ -18,8 +18,8 @@ use crate::oci::{Descriptor, DiffId, Digest, MediaType};
 pub(super) const LARGEST_LAYER: u64 = 10_000_000_000;
 /// zstd's own default level.
 const ZSTD_LEVEL: i32 = 3;
-/// What a worker takes at a time. zstd's own choice of 8 MiB would take three times the memory, and
-/// saves 0.1 % of what is packed.
+/// What a worker takes at a time, in bytes. Measured on a raw: zstd's own choice, 8 MiB, takes three
+/// times the memory, which grows with the workers, and saves 0.8 %.
 const ZSTD_JOB: u32 = 2 << 20;
 /// More would wait for the one thread that hashes, and each takes memory.
 const MOST_WORKERS: u32 = 8;
@@ -37,7 +37,7 @@ pub(crate) enum Packing {
 /// Who is to read what is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// podman from 2021 on, containerd from 1.5 on.
+    /// podman, skopeo, and containerd from 1.5 on.
     OfToday,
     /// Those that know gzip alone.
     Old,
@@ -149,7 +149,7 @@ impl Recipe {
     fn stream(&self, hashing: Hashing) -> io::Result<Stream> {
         let tar = Tar::new(&self.file, &self.name, hashing)?;
         Ok(match self.packing {
-            Packing::Tar => Stream::Tar(tar),
+            Packing::Tar => Stream::Tar(Box::new(tar)),
             Packing::Gzip => Stream::Gzip(Box::new(gzip::Encoder::new(tar))),
             Packing::Zstd => {
                 let buffered = BufReader::with_capacity(BUFFER, tar);
@@ -167,7 +167,7 @@ impl Recipe {
 type Zstd = zstd::stream::read::Encoder<'static, BufReader<Tar>>;
 
 enum Stream {
-    Tar(Tar),
+    Tar(Box<Tar>),
     Gzip(Box<gzip::Encoder<Tar>>),
     Zstd(Box<Zstd>),
 }
@@ -183,7 +183,7 @@ impl Stream {
 
     fn into_tar(self) -> Tar {
         match self {
-            Stream::Tar(tar) => tar,
+            Stream::Tar(tar) => *tar,
             Stream::Gzip(gzip) => gzip.into_inner(),
             Stream::Zstd(zstd) => zstd.finish().into_inner(),
         }

@@ -24,4 +24,4 @@ pub(crate) use self::image::{
 };
 pub(crate) use self::layer::{Packing, Readers};
 pub(crate) use self::probe::{format_of, virtual_size};
-pub(crate) use self::unpack::Unpacker;
+pub(crate) use self::unpack::{UnpackError, Unpacker};

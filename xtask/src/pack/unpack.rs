@@ -71,7 +71,7 @@ pub(crate) struct Unpacker<'a> {
 
 enum Decoder {
     None,
-    Gzip(flate2::write::GzDecoder<Vec<u8>>),
+    Gzip(Box<flate2::write::GzDecoder<Vec<u8>>>),
     Zstd { decoder: Box<ZstdDecoder<'static>>, out: Vec<u8>, is_over: bool },
 }
 
@@ -88,7 +88,7 @@ impl<'a> Unpacker<'a> {
     pub(crate) fn new(expected: &'a PackedDisk, file: &'a File) -> io::Result<Unpacker<'a>> {
         let decoder = match expected.packing {
             Packing::Tar => Decoder::None,
-            Packing::Gzip => Decoder::Gzip(flate2::write::GzDecoder::new(Vec::new())),
+            Packing::Gzip => Decoder::Gzip(Box::new(flate2::write::GzDecoder::new(Vec::new()))),
             Packing::Zstd => {
                 let mut decoder = Box::new(ZstdDecoder::new()?);
                 decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW))?;
