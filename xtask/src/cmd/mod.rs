@@ -11,6 +11,7 @@ mod dist;
 mod doctor;
 mod inspect;
 mod list;
+mod origin;
 mod pack;
 mod pull;
 mod tags;

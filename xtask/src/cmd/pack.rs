@@ -4,24 +4,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::build::Made;
 use super::disk::{self, OutputReport};
-use super::{Session, disks, dist};
+use super::{Session, disks, dist, origin};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Pack, PackSource};
 use crate::hint::{WithHint, hinted};
 use crate::oci::reference::is_tag;
-use crate::oci::{DiffId, Digest, ImageName, MediaType, Platform, Reference, Timestamp};
+use crate::oci::{DiffId, Digest, ImageName, MediaType, Platform, Reference};
 use crate::pack::{
-    self, AppImage, Delivered, Description, DiskFile, FileName, Order, Origin, PackedDisk, Packing, Readers,
+    self, Delivered, Description, DiskFile, FileName, Order, Origin, PackedDisk, Packing, Readers,
 };
 use crate::progress::human_bytes;
 use crate::registry::{Client, Pushed};
 use crate::release::{self, Kind, Tag};
 use crate::report::PushReport;
-use crate::source::Source;
 use crate::store::Store;
 
 #[derive(Debug, Serialize)]
@@ -164,7 +162,7 @@ pub(super) fn push(
     if disks.is_empty() {
         return Ok(Vec::new());
     }
-    let origin = origin(name, Some((&made.target).into()), registry)?;
+    let origin = origin::of_image(name, Some((&made.target).into()), registry)?;
     let orders = disks.iter().map(|report| {
         let tag = made.disk_tag(report.format);
         let target = Reference::with_tag(
@@ -281,8 +279,8 @@ fn of_file(path: &Path, flags: &Pack, session: &Session, registry: &Client) -> R
     let named = Tag::parse(stem).filter(|tag| tag.kind == Kind::System);
     let (origin, tag) = match &flags.from {
         Some(image) => {
-            let origin = origin(image, None, registry)?;
-            let tag = tag_of_image(image, format);
+            let origin = origin::of_image(image, None, registry)?;
+            let tag = origin::disk_tag(image, format);
             (origin, tag)
         }
         None => {
@@ -334,70 +332,16 @@ fn of_formats(
         folder: &folder,
     };
     let outputs = disks::make(&request, session)?;
-    let origin = origin(&name, made.as_ref().map(|made| (&made.target).into()), registry)?;
+    let origin = origin::of_image(&name, made.as_ref().map(|made| (&made.target).into()), registry)?;
     let candidate = |report: OutputReport| {
         let sha256 = Some(format!("sha256:{}", report.sha256).parse()?);
         let tag = match &made {
             Some(made) => Some(made.disk_tag(report.format)),
-            None => tag_of_image(&name, report.format),
+            None => origin::disk_tag(&name, report.format),
         };
         Ok(Candidate { report, sha256, origin: origin.clone(), tag })
     };
     outputs.into_iter().map(candidate).collect()
-}
-
-/// The tag of a disk of an image whose own tag says what it is.
-fn tag_of_image(image: &ImageName, format: DiskFormat) -> Option<String> {
-    let tag = tag(image).and_then(Tag::parse).filter(|tag| tag.kind == Kind::System)?;
-    Some(release::disk_tag(&tag.distro, format, tag.version))
-}
-
-fn tag(image: &ImageName) -> Option<&str> {
-    match image {
-        ImageName::Layout { tag, .. } => tag.as_deref(),
-        ImageName::Registry(reference) => reference.tag(),
-    }
-}
-
-/// A name that anybody may know.
-struct PublicName(String);
-
-impl From<&Reference> for PublicName {
-    fn from(reference: &Reference) -> PublicName {
-        PublicName(reference.to_string())
-    }
-}
-
-/// What is known of the image that disks are of. `public` is what it is called in a registry, where
-/// it is not read from there.
-fn origin(image: &ImageName, public: Option<PublicName>, registry: &Client) -> Result<Origin> {
-    let reading = || format!("reading {image}");
-    let source = Source::open(image, registry).with_context(reading)?;
-    let manifest = source.manifest(Platform::host(), registry).with_context(reading)?;
-    let config = source.config(&manifest.config, registry).with_context(reading)?;
-    let config: Map<String, Value> = serde_json::from_slice(config.bytes()).with_context(reading)?;
-    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-    let platform = Platform::from_oci(text("os"), text("architecture"))
-        .ok_or_else(|| anyhow!("it is for {}/{}, which is no system's", text("os"), text("architecture")))
-        .with_context(reading)?;
-    let annotation = |key: &str| {
-        let value = manifest.json.get("annotations").and_then(|annotations| annotations.get(key));
-        value.and_then(Value::as_str).map(str::to_owned)
-    };
-    let name = match image {
-        ImageName::Registry(reference) => Some(reference.to_string()),
-        ImageName::Layout { .. } => public.map(|PublicName(name)| name),
-    };
-    let read = tag(image).and_then(Tag::parse);
-    Ok(Origin {
-        platform,
-        created: Timestamp::from_rfc_3339(text("created")),
-        distro: read.map(|tag| tag.distro),
-        version: annotation(pack::VERSION),
-        source: annotation(pack::SOURCE),
-        revision: annotation(pack::REVISION),
-        image: Some(AppImage { name, digest: source.document.blob().digest() }),
-    })
 }
 
 /// What `pull` and `inspect` say of an image that is no packed disk.

@@ -160,7 +160,7 @@ fn copy(blob: File, packed: &PackedDisk, unpacker: &mut Unpacker<'_>, step: &Ste
             break;
         }
         let count = bytes.len();
-        io::Write::write_all(&mut hashed, bytes).with_context(reading)?;
+        io::Write::write_all(&mut hashed, bytes)?;
         io::BufRead::consume(&mut reader, count);
         step.advance(count as u64);
     }

@@ -474,7 +474,10 @@ fn a_full_disk_leaves_the_file_that_was_there() {
     let mut unshare = Command::new(program("unshare"));
     unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
     workspace.prepare(unshare.args(["sh", "-c", &script]));
-    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"");
+    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"
+    error: pulling into ../full/os.raw: No space left on device (os error 28)
+    hint: free some space: 'df -h' shows where it went, and 'rm -r target/dist' frees what can be made again
+    ");
 }
 
 #[test]

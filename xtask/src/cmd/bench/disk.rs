@@ -242,7 +242,7 @@ pub(super) fn make_raw(path: &Path) -> Result<()> {
 }
 
 /// All regular files below a folder, in one order.
-pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
