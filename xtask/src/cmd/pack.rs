@@ -1,6 +1,7 @@
 //! `pack`: disks into images, which go into a layout or a registry.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
@@ -122,29 +123,40 @@ pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
     });
     let orders: Vec<_> = orders.collect::<Result<_>>()?;
 
+    let names: BTreeSet<String> =
+        orders.iter().map(|(_, _, destination, _)| destination.name().to_string()).collect();
+    if names.len() < orders.len() {
+        return Err(anyhow!("two of the disks would become the same image"))
+            .hint("pack one at a time, and say where it goes: '--to REF'");
+    }
+
     let mut packed = Vec::new();
     for (order, disk, destination, pushed_to) in orders {
-        let mut report = match &destination {
-            ImageName::Layout { dir, tag: Some(tag) } => {
+        packed.push(match &destination {
+            Destination::Layout { dir, tag } => {
                 let store = Store::create(dir)?;
                 let delivered = order.to_layout(&store, tag, &session.progress)?;
-                let name = session.shown_name(&destination).to_string();
+                let name = session.shown_name(&destination.name()).to_string();
                 say(&name, &delivered.disk, delivered.outcome, session);
-                let mut report = PackedReport::new(name, hashed(disk, &delivered.disk), &delivered);
-                if let Some(target) = &pushed_to {
-                    let pushed = pack::from_layout(&store, tag, target, &registry)?;
-                    report.pushed = Some(said(target, &pushed, session));
-                }
-                report
+                let pushed = pushed_to.map(|target| {
+                    let pushed = pack::from_layout(&store, tag, &target, &registry)?;
+                    Ok::<_, anyhow::Error>(said(&target, &pushed, session))
+                });
+                let report = PackedReport::new(name, hashed(disk, &delivered.disk), &delivered);
+                PackedReport { pushed: pushed.transpose()?, ..report }
             }
-            ImageName::Layout { tag: None, .. } => continue,
-            ImageName::Registry(target) => to_registry(&order, disk, target, session, &registry)?,
-        };
-        if let (Some(target), ImageName::Registry(_)) = (&pushed_to, &destination) {
-            let delivered = order.to_registry(target, &registry, &session.progress)?;
-            report.pushed = Some(said(target, &delivered.outcome, session));
-        }
-        packed.push(report);
+            Destination::Registry(target) => {
+                let report = to_registry(&order, disk, target, session, &registry)?;
+                match pushed_to {
+                    Some(target) => {
+                        let delivered = order.to_registry(&target, &registry, &session.progress)?;
+                        let pushed = Some(said(&target, &delivered.outcome, session));
+                        PackedReport { pushed, ..report }
+                    }
+                    None => report,
+                }
+            }
+        });
     }
     let report = Report { packed };
     session.print(&report, || {
@@ -237,15 +249,33 @@ fn look(path: &Path) -> Result<DiskFile> {
 }
 
 /// Where a packed disk goes first.
-fn destination(candidate: &Candidate, flags: &Pack, session: &Session) -> Result<ImageName> {
-    let default = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: None };
-    match flags.to.as_ref().unwrap_or(&default) {
-        ImageName::Layout { dir, tag: None } => {
-            let tag = Some(tag_of(candidate)?);
-            Ok(ImageName::Layout { dir: dir.clone(), tag })
+enum Destination {
+    Layout { dir: PathBuf, tag: String },
+    Registry(Reference),
+}
+
+impl Destination {
+    fn name(&self) -> ImageName {
+        match self {
+            Destination::Layout { dir, tag } => {
+                ImageName::Layout { dir: dir.clone(), tag: Some(tag.clone()) }
+            }
+            Destination::Registry(reference) => ImageName::Registry(reference.clone()),
         }
-        whole @ (ImageName::Layout { tag: Some(_), .. } | ImageName::Registry(_)) => Ok(whole.clone()),
     }
+}
+
+fn destination(candidate: &Candidate, flags: &Pack, session: &Session) -> Result<Destination> {
+    Ok(match &flags.to {
+        None => Destination::Layout { dir: session.dist_dir().join("oci"), tag: tag_of(candidate)? },
+        Some(ImageName::Layout { dir, tag: None }) => {
+            Destination::Layout { dir: dir.clone(), tag: tag_of(candidate)? }
+        }
+        Some(ImageName::Layout { dir, tag: Some(tag) }) => {
+            Destination::Layout { dir: dir.clone(), tag: tag.clone() }
+        }
+        Some(ImageName::Registry(reference)) => Destination::Registry(reference.clone()),
+    })
 }
 
 fn pushed_to(candidate: &Candidate, flags: &Pack, session: &Session) -> Result<Reference> {

@@ -323,6 +323,11 @@ fn what_does_not_do_is_refused() {
     error: oci:../out:t is one image, and 2 disks are to be packed
     hint: pack one at a time, or name a folder without a tag: 'oci:DIR'
     ");
+    let twice = "pack ../disks/debian-13-v1.raw ../disks/debian-13-v1.raw";
+    assert_snapshot!(fails(twice), @"
+    error: two of the disks would become the same image
+    hint: pack one at a time, and say where it goes: '--to REF'
+    ");
     // 11 GB of data that is compressed already: no registry takes it, and nothing is read.
     let big = File::create(workspace.path("../debian-13-v1.qcow2")).unwrap();
     big.set_len(11_000_000_000).unwrap();
