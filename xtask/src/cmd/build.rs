@@ -39,14 +39,8 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
             let name = ImageName::Layout { dir: session.shown(dir), tag: Some(tag.to_owned()) };
             made.report(name.to_string(), Some(&stored), None)
         }
-        ImageName::Registry(target) if target.registry() == "docker.io" && is_official(target) => {
-            let error = anyhow!("{target} is among the images that Docker alone publishes");
-            return Err(error).hint(format!(
-                "a folder is written 'oci:{}'",
-                target.repository().trim_start_matches(OFFICIAL)
-            ));
-        }
         ImageName::Registry(target) => {
+            refuse_official(target)?;
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
         }
@@ -61,8 +55,14 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
 /// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
 const OFFICIAL: &str = "library/";
 
-fn is_official(target: &Reference) -> bool {
-    target.repository().starts_with(OFFICIAL)
+/// Refuses what is most likely meant as a folder.
+pub(super) fn refuse_official(target: &Reference) -> Result<()> {
+    let name = target.repository().strip_prefix(OFFICIAL).filter(|_| target.registry() == "docker.io");
+    match name {
+        None => Ok(()),
+        Some(name) => Err(anyhow!("{target} is among the images that Docker alone publishes"))
+            .hint(format!("a folder is written 'oci:{name}'")),
+    }
 }
 
 /// An image that was composed, and what it is to be called.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
-use super::build::Made;
+use super::build::{Made, refuse_official};
 use super::disk::{self, OutputReport};
 use super::{Session, disks, dist, origin};
 use crate::disk::{DiskFormat, Qcow2Compression};
@@ -274,7 +274,10 @@ fn destination(candidate: &Candidate, flags: &Pack, session: &Session) -> Result
         Some(ImageName::Layout { dir, tag: Some(tag) }) => {
             Destination::Layout { dir: dir.clone(), tag: tag.clone() }
         }
-        Some(ImageName::Registry(reference)) => Destination::Registry(reference.clone()),
+        Some(ImageName::Registry(reference)) => {
+            refuse_official(reference)?;
+            Destination::Registry(reference.clone())
+        }
     })
 }
 

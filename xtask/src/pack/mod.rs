@@ -2,7 +2,8 @@
 //!
 //! podman, containerd, KubeVirt's containerDisk and Kubernetes' image volumes all take the same
 //! image. The same file gives the same bytes: nothing in them says when or where they were made.
-//! `content`, `deliver` and `probe` read files; the rest is bytes in, bytes out.
+//! `image`, `tar` and `gzip` are bytes in, bytes out; the others read or write the one file, and
+//! `deliver` alone knows layouts and registries.
 
 mod content;
 mod deliver;

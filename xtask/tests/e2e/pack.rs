@@ -305,7 +305,10 @@ fn write_system(workspace: &Workspace, image: &str) {
 fn what_does_not_do_is_refused() {
     let workspace = with_disks("raw", 8);
     let fails = |arguments: &str| workspace.failure(arguments);
-    assert_snapshot!(fails("pack ../gone.qcow2"), @"error: packing ../gone.qcow2: No such file or directory (os error 2)");
+    assert_snapshot!(fails("pack ../gone.qcow2"), @"
+    error: packing ../gone.qcow2: No such file or directory (os error 2)
+    hint: name a disk that is there: 'cargo xtask disk' makes some
+    ");
     fs::write(workspace.path("../text.qcow2"), "no disk at all").unwrap();
     assert_snapshot!(fails("pack ../text.qcow2"), @"
     error: packing ../text.qcow2: it is no qcow2: it is too short
@@ -323,6 +326,10 @@ fn what_does_not_do_is_refused() {
     error: oci:../out:t is one image, and 2 disks are to be packed
     hint: pack one at a time, or name a folder without a tag: 'oci:DIR'
     ");
+    assert_snapshot!(fails("pack ../os.raw --to out"), @"
+    error: docker.io/library/out:latest is among the images that Docker alone publishes
+    hint: a folder is written 'oci:out'
+    ");
     let twice = "pack ../disks/debian-13-v1.raw ../disks/debian-13-v1.raw";
     assert_snapshot!(fails(twice), @"
     error: two of the disks would become the same image
@@ -335,7 +342,7 @@ fn what_does_not_do_is_refused() {
     big.write_all_at(&(20_u64 << 30).to_be_bytes(), 24).unwrap();
     assert_snapshot!(fails("pack ../debian-13-v1.qcow2"), @"
     error: packing ../debian-13-v1.qcow2: its layer has 11000002048 bytes, and registries take 10.0 GB at most
-    hint: make the disk smaller ('disk-size' in Cargo.toml, or '--size'), or pack the qcow2 of it, which is the smallest format
+    hint: put less on the disk, or pack another format of it: qcow2 is the smallest, and 'ls -l' shows how large it becomes
     ");
     assert!(!workspace.path("target/dist/oci").exists());
     let run = workspace.run("pack qcow");
