@@ -1,7 +1,7 @@
 //! Packed disks: podman, skopeo and crane read them, and they come back as they were.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Run, Workspace, fingerprint, judge, sha256};
+use crate::harness::{INDEX, MANIFEST, REF_NAME, Run, Workspace, fingerprint, judge, sha256, skopeo_push};
 use crate::interrupts::{interrupt, names, start, wait_until};
 use crate::root;
 use crate::standin::set_up_engine;
 use crate::testing::{Fault, FaultProxy, Registry, Seen, program};
 
 const MIB: u64 = 1 << 20;
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// A sparse disk: every eighth mebibyte holds something, which does not shrink.
 fn write_raw(path: &Path, mebibytes: u64) {
@@ -381,6 +382,61 @@ fn what_does_not_do_is_refused() {
     fs::write(&blob, &bytes[..last]).unwrap();
     workspace.failure("pull oci:../out:t -o ../back.raw");
     assert!(!workspace.path("../back.raw").exists());
+}
+
+/// An image whose manifest and config are as they should be, and whose layer is anything.
+#[test]
+fn a_hostile_layer_leaves_nothing() {
+    let workspace = with_disks("raw", 8);
+    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
+    let layout = workspace.layout("../out");
+    let good = layout.manifest("t");
+    let entry = |path: &str, kind: tar::EntryType, size: u64| {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_link_name("/etc/passwd").unwrap();
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let disk = "disk/debian-13-v1.raw";
+    let whole = [entry(disk, tar::EntryType::Regular, 8 * MIB), vec![0; 8 << 20]].concat();
+    let registry = Registry::crane();
+    for (tar, expected) in [
+        (entry(disk, tar::EntryType::Symlink, 0), "in it is a symbolic link, not a file"),
+        (entry("disk/../../escape", tar::EntryType::Regular, 0), "it holds `disk/../../escape`"),
+        (entry(disk, tar::EntryType::Regular, 9 * MIB), "has 9437184 bytes, and 8388608 were announced"),
+        ([whole.clone(), entry("second", tar::EntryType::Regular, 0)].concat(), "it holds `second`"),
+        ([whole.clone(), vec![0; 64 << 20]].concat(), "it goes on behind its end"),
+        ([whole, vec![0; 1024]].concat(), "was promised"),
+    ] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let mut manifest = good.clone();
+        manifest["layers"][0] =
+            layout.put(&gzip.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip");
+        let mut config = layout.json(&good["config"]["digest"]);
+        config["rootfs"]["diff_ids"][0] = sha256(&tar).into();
+        manifest["config"] = layout.put(config.to_string().as_bytes(), CONFIG);
+        let mut manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
+        manifest["annotations"] = json!({REF_NAME: "t"});
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+        fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
+        let name = format!("{}/me/os:t", registry.address());
+        skopeo_push(&format!("oci:{}:t", layout.dir.display()), &name, "");
+        fs::create_dir_all(workspace.path("../pulled")).unwrap();
+        for from in ["oci:../out:t", &name] {
+            let error = workspace.failure(&format!("pull {from} -o ../pulled"));
+            assert!(error.contains(expected), "{error}");
+            assert!(
+                error.contains("hint: the image is damaged or hostile, and nothing of it was kept"),
+                "{error}"
+            );
+            assert_eq!(names(&workspace.path("../pulled")), [""; 0]);
+        }
+    }
 }
 
 /// Whether a request is for a layer, which is the larger blob.
