@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 
 use crate::harness::{INDEX, MANIFEST, REF_NAME, Run, Workspace, fingerprint, judge, sha256, skopeo_push};
@@ -42,6 +42,19 @@ fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
 
 fn blocks(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks()
+}
+
+/// What a command says, and how many bytes it has written to disks.
+/// Source: proc_pid_io(5), `write_bytes`; it counts for a process that was not waited for.
+fn written_by(mut command: Command) -> (String, u64) {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(Pid::from_child(&child)), ended).unwrap();
+    let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    (String::from_utf8(output.stdout).unwrap(), written)
 }
 
 /// The file is the one that was packed, and no less sparse.
@@ -143,12 +156,18 @@ fn a_disk_goes_through_registries_and_other_programs_and_comes_back() {
     let digest = packed[0]["digest"].as_str().unwrap();
     let expected = format!("{digest}  oci:../elsewhere:x");
     assert_eq!(other.ok("pack ../disks/debian-13-v1.raw --to oci:../elsewhere:x"), expected);
+    // What is written to a layout is counted, on what is no memory, so that nothing is nothing.
+    let counted = root::kept_dir("pack-counted");
+    let to_layout = format!("pack ../disks/debian-13-v1.raw --to oci:{}:t", counted.display());
+    assert!(written_by(workspace.command(&to_layout)).1 > MIB);
+    fs::remove_dir_all(counted).unwrap();
     for registry in [Registry::docker(), Registry::crane()] {
         let name = format!("{}/me/os:disk", registry.address());
-        let before = names(&workspace.path("target/dist"));
-        let text = workspace.ok(&format!("pack ../disks/debian-13-v1.raw --to {name}"));
-        assert_eq!(text, format!("{digest}  {name}"));
-        assert_eq!(names(&workspace.path("target/dist")), before, "nothing is written here");
+        let before = fingerprint(&workspace.path("target/dist"));
+        let (text, written) =
+            written_by(workspace.command(&format!("pack ../disks/debian-13-v1.raw --to {name}")));
+        assert_eq!((text.trim_end(), written), (&*format!("{digest}  {name}"), 0));
+        assert_eq!(fingerprint(&workspace.path("target/dist")), before, "nothing is written here");
         assert_exported(&name, &raw);
         let inspected = judge("skopeo", &format!("inspect --tls-verify=false docker://{name}"));
         let inspected: Value = serde_json::from_str(&inspected).unwrap();
