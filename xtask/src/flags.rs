@@ -10,7 +10,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 
 use crate::builder::Builder;
 use crate::deliver::BaseLayers;
-use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression};
+use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression, UnknownFormat};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
 use crate::vm::{Acceleration, Firmware};
@@ -149,6 +149,21 @@ Examples:
   cargo xtask disk qcow2 --ssh-key ~/.ssh/id_ed25519.pub
   cargo xtask disk qcow2 ova vhd gce --from disk.raw --output out --name os-v1")]
     Disk(Disk),
+    /// Put a disk into an image that 'podman pull' and KubeVirt take: into a layout or a registry
+    #[command(after_help = "Examples:
+  cargo xtask pack qcow2
+  cargo xtask pack qcow2 raw --push --app-version v3 --image ghcr.io/me/os
+  cargo xtask pack out/debian-13-v3.vmdk --to ghcr.io/me/os:debian-13-vmdk-v3")]
+    Pack(Pack),
+    /// Bring a packed disk back into a file, checked on the way
+    #[command(after_help = "Examples:
+  cargo xtask pull ghcr.io/me/os:debian-13-qcow2-v3
+  cargo xtask pull oci:target/dist/oci:debian-13-raw-dev -o disk.raw")]
+    Pull(Pull),
+    /// Say what an image is, without its layers: a system or a packed disk, its size, where it came from
+    Inspect(Inspect),
+    /// List what a repository has: versions by distro, and the disks of each
+    Tags(Tags),
     /// Say what a host downloads to go from one image to another
     #[command(after_help = "Examples:
   cargo xtask diff ghcr.io/me/os:debian-13-v1 ghcr.io/me/os:debian-13-v2
@@ -161,7 +176,7 @@ Examples:
     /// Boot a disk in QEMU
     #[command(subcommand)]
     Vm(Vm),
-    /// Measure a push side by side with crane, or disks side by side with qemu-img and tar
+    /// Measure a push side by side with crane, disks with qemu-img and tar, or packing with buildah
     Bench(Bench),
     /// Say what works on this machine, and how to mend the rest
     Doctor,
@@ -225,6 +240,9 @@ pub(crate) struct Dist {
     /// or a user 'devops' who may become root
     #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
     pub(crate) ssh_key: Option<PathBuf>,
+    /// Push the image alone, and none of its disks
+    #[arg(long)]
+    pub(crate) no_pack: bool,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and
@@ -335,6 +353,77 @@ impl FromStr for DiskSource {
     }
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Pack {
+    /// The disks: formats, which are made of the image where they are not there, or disk files
+    #[arg(required = true, value_name = "FORMAT|FILE")]
+    pub(crate) disks: Vec<PackSource>,
+    /// The image that the disks are of [default: the one that 'dist' makes; for files, none]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) from: Option<ImageName>,
+    /// Where the packed disk goes: oci:DIR[:TAG] or a registry reference [default:
+    /// oci:target/dist/oci, under <distro>-<format>-<version>]
+    #[arg(long, value_name = "REF")]
+    pub(crate) to: Option<ImageName>,
+    /// Push it to the project's repository as well, under <distro>-<format>-<version>
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Compress raw, ami and vhd with gzip, for readers that know no zstd
+    #[arg(long)]
+    pub(crate) gzip: bool,
+    #[command(flatten)]
+    pub(crate) compose: Compose,
+}
+
+/// A disk that is to be packed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PackSource {
+    Format(DiskFormat),
+    File(PathBuf),
+}
+
+impl FromStr for PackSource {
+    type Err = UnknownFormat;
+
+    /// A file has a dot or a slash in its name, so that it does not matter whether it is there.
+    fn from_str(text: &str) -> Result<PackSource, UnknownFormat> {
+        match text.contains(['.', '/']) {
+            true => Ok(PackSource::File(text.into())),
+            false => text.parse().map(PackSource::Format),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// A packed disk: a registry reference, by tag or digest, or oci:DIR[:TAG]
+    #[arg(value_name = "REF")]
+    pub(crate) image: ImageName,
+    /// The file or the folder that it goes to [default: its own name, here]
+    #[arg(long, short, value_name = "FILE|DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Which one of an index it is [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A registry reference, by tag or digest, or oci:DIR[:TAG]
+    #[arg(value_name = "REF")]
+    pub(crate) image: ImageName,
+    /// Which one of an index is shown [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tags {
+    /// The repository, without a tag [default: the one in Cargo.toml]
+    #[arg(env = "IMAGE")]
+    pub(crate) image: Option<Repository>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vm {
     /// Boot it, say how to reach it, and let it run until Ctrl-C
@@ -397,7 +486,7 @@ pub(crate) struct Bench {
     /// What is measured
     #[arg(value_enum, default_value_t = Benched::Push)]
     pub(crate) what: Benched,
-    /// How often each row is measured; the median is shown [default: 5 for push, 1 for disk]
+    /// How often each row is measured; the median is shown [default: 5 for push, 1 for others]
     #[arg(long, value_parser = runs)]
     pub(crate) runs: Option<usize>,
     /// Where the table goes as well, as JSON
@@ -414,6 +503,8 @@ pub(crate) enum Benched {
     Push,
     /// Disks of all formats, beside qemu-img's and tar's
     Disk,
+    /// Packed disks, beside buildah's
+    Pack,
 }
 
 /// A median is of one run at least.
@@ -436,10 +527,12 @@ fn registry_reference(text: &str) -> Result<Reference, String> {
 
 /// A version ends up in a tag, a label and a linker flag: it has a tag's form.
 fn app_version(text: &str) -> Result<String, String> {
-    if crate::oci::reference::is_tag(text) {
-        Ok(text.to_owned())
-    } else {
+    if !crate::oci::reference::is_tag(text) {
         Err("a version has letters, digits, `_`, `.` and `-`, and does not start with `.` or `-`".to_owned())
+    } else if crate::release::looks_like_disk(text) {
+        Err("a version does not start with a disk's format: such tags are those of packed disks".to_owned())
+    } else {
+        Ok(text.to_owned())
     }
 }
 
@@ -471,6 +564,7 @@ mod tests {
               --full                       Fetch the base's layers too, so that the layout is whole
               --no-disks                   Make none of the disks that Cargo.toml names
               --ssh-key <FILE.pub>         Let the owner of this public key log in on the disks: the users of configs/builder/config.toml, or a user 'devops' who may become root
+              --no-pack                    Push the image alone, and none of its disks
               --dry-run                    Show what would be stored and sent, and what a host would download
           -h, --help                       Print help (see more with '--help')
 

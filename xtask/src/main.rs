@@ -14,6 +14,7 @@ mod git;
 mod hint;
 mod layer;
 mod oci;
+mod pack;
 mod preflight;
 mod progress;
 mod registry;

@@ -79,32 +79,19 @@ pub(crate) fn ensure(
     let labels = labels(distro, &resolved);
     let tag = format!("inputs-{}", inputs(order, &labels, &context)?.short());
     let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    if is_made((dir, &tag), order.freshness, distro)? && Scratch::left(dir)?.is_empty() {
+    let is_made = || is_made((dir, &tag), order.freshness, distro);
+    if is_made()? {
+        if !Scratch::left(dir)?.is_empty() {
+            prepare(order, &tag, progress, preflight)?;
+        }
         return Ok(name);
     }
-
-    let engine = Engine::find(order.root, preflight)?;
-    let store = layout((dir, &tag), order.freshness, progress)?;
-    for left in Scratch::left(dir)? {
-        progress.line(format!("removing what a run that was killed has left of {}", distro.name));
-        left.remove(engine, End::Unknown, progress);
-    }
+    let image = check(order, &context, &resolved, registry)?;
+    let (engine, store) = prepare(order, &tag, progress, preflight)?;
     // By now, another run may have made it.
-    if is_made((dir, &tag), order.freshness, distro)? {
+    if is_made()? {
         return Ok(name);
     }
-    let host = Platform::host();
-    if !distro.platforms.contains(&host) {
-        return Err(anyhow!("{} does not exist for {host}", distro.name))
-            .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
-    }
-    let path = order.root.join(context.containerfile());
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    if !starts_from_upstream(&text) {
-        return Err(anyhow!("{} does not start from its upstream", context.containerfile().display()))
-            .hint("write 'ARG UPSTREAM' and 'FROM ${UPSTREAM}'");
-    }
-    let image = resolved.inspect(order, registry)?;
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
     let make = Make { order, engine, upstream: (&resolved, &image), tag: &tag };
@@ -117,6 +104,39 @@ pub(crate) fn ensure(
     store.collect_garbage()?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
     Ok(name)
+}
+
+/// Looks at all that can be known before minutes are spent on a build, and gives the upstream.
+fn check(order: &Order<'_>, context: &BuildContext, resolved: &Resolved, registry: &Client) -> Result<Base> {
+    let (distro, host) = (order.distro, Platform::host());
+    if !distro.platforms.contains(&host) {
+        return Err(anyhow!("{} does not exist for {host}", distro.name))
+            .hint("make it on another machine, or choose a distro that 'cargo xtask list' shows for it");
+    }
+    let path = order.root.join(context.containerfile());
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    if !starts_from_upstream(&text) {
+        return Err(anyhow!("{} does not start from its upstream", context.containerfile().display()))
+            .hint("write 'ARG UPSTREAM' and 'FROM ${UPSTREAM}'");
+    }
+    resolved.inspect(order, registry)
+}
+
+/// The engine, and the layout, once no other run writes it and what killed runs have left is gone.
+fn prepare(
+    order: &Order<'_>,
+    tag: &str,
+    progress: &Progress,
+    preflight: &dyn Fn(&[Need]) -> Result<()>,
+) -> Result<(Engine, Store)> {
+    let Order { distro, dir, .. } = order;
+    let engine = Engine::find(order.root, preflight)?;
+    let store = layout((dir, tag), order.freshness, progress)?;
+    for left in Scratch::left(dir)? {
+        progress.line(format!("removing what a run that was killed has left of {}", distro.name));
+        left.remove(engine, End::Unknown, progress);
+    }
+    Ok((engine, store))
 }
 
 /// Says what to free, where it was the workspace's disk that was full.

@@ -284,7 +284,8 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
     let mut found = Found::default();
     let mut has_dev = false;
     let mut builder = tar::Builder::new(layer);
-    for entry in tar::Archive::new(tar).entries()? {
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
         let mut entry = entry?;
         let path = String::from_utf8(entry.path_bytes().into_owned()).map_err(io::Error::other)?;
         let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
@@ -346,6 +347,8 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
             }
         }
     }
+    // The blocks that fill the last record come after the end: who writes them wants them read.
+    io::copy(archive.into_inner(), &mut io::sink())?;
     builder.finish()?;
     Ok(found)
 }

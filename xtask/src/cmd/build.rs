@@ -10,6 +10,7 @@ use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
 use crate::deliver::{BaseLayers, Delivery, Stored};
+use crate::disk::DiskFormat;
 use crate::flags::{Build, Compose, Deliver};
 use crate::git;
 use crate::hint::WithHint;
@@ -18,6 +19,7 @@ use crate::oci::reference::is_tag;
 use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::preflight::Need;
 use crate::registry::{Client, Pushed};
+use crate::release;
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
 use crate::workspace::{DistroName, Workspace};
@@ -39,14 +41,8 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
             let stored = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
             made.report(session.shown_name(&name).to_string(), Some(&stored), None)
         }
-        ImageName::Registry(target) if target.registry() == "docker.io" && is_official(target) => {
-            let error = anyhow!("{target} is among the images that Docker alone publishes");
-            return Err(error).hint(format!(
-                "a folder is written 'oci:{}'",
-                target.repository().trim_start_matches(OFFICIAL)
-            ));
-        }
         name @ ImageName::Registry(target) => {
+            refuse_official(target)?;
             advice::warn_of_rebase(name, &made.base, (&registry, session));
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
@@ -62,8 +58,14 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
 /// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
 const OFFICIAL: &str = "library/";
 
-fn is_official(target: &Reference) -> bool {
-    target.repository().starts_with(OFFICIAL)
+/// Refuses what is most likely meant as a folder.
+pub(super) fn refuse_official(target: &Reference) -> Result<()> {
+    let name = target.repository().strip_prefix(OFFICIAL).filter(|_| target.registry() == "docker.io");
+    match name {
+        None => Ok(()),
+        Some(name) => Err(anyhow!("{target} is among the images that Docker alone publishes"))
+            .hint(format!("a folder is written 'oci:{name}'")),
+    }
 }
 
 /// An image that was composed, and what it is to be called.
@@ -170,6 +172,11 @@ impl Made {
             session.progress.line(format!("the base's layers stay in {place}; '--full' fetches them"));
         }
         Ok(stored)
+    }
+
+    /// The tag of a packed disk of it.
+    pub(crate) fn disk_tag(&self, format: DiskFormat) -> String {
+        release::disk_tag(&self.distro, format, self.version.as_deref().unwrap_or(UNVERSIONED))
     }
 
     pub(crate) fn push(&self, target: &Reference, registry: &Client, session: &Session) -> Result<Pushed> {

@@ -214,7 +214,7 @@ fn template(root: &Path) -> Result<Template> {
 }
 
 /// Makes the folder, and sees to it that no other run writes there.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let writing = || format!("writing to {}", folder.display());
     fs::create_dir_all(folder).with_context(writing)?;
     let lock = File::open(folder).with_context(writing)?;

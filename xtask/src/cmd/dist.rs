@@ -1,5 +1,6 @@
 //! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,10 +8,11 @@ use serde::Serialize;
 
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
+use super::pack::{self, PackedReport};
 use super::{Session, advice, disks};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
-use crate::disk::Qcow2Compression;
+use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
@@ -31,7 +33,11 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         } else {
             previous_in_layout(&made, &layout, &registry)?
         };
-        let plan = Plan::new(&made, previous, flags.deliver.push);
+        let mut plan = Plan::new(&made, previous, flags.deliver.push);
+        if flags.deliver.push && !flags.no_disks && !flags.no_pack {
+            let formats: BTreeSet<DiskFormat> = session.workspace()?.settings.formats.into_iter().collect();
+            plan.disks = formats.into_iter().map(|format| made.disk_tag(format)).collect();
+        }
         return session.print(&plan, || plan.to_string());
     }
 
@@ -40,7 +46,14 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
-    let is_pushed = flags.deliver.push && disks.is_ok();
+    let packed = match &disks {
+        Ok(disks) if flags.deliver.push && !flags.no_pack => {
+            pack::push(disks, (&made, &name), session, &registry)
+        }
+        Ok(_) | Err(_) => Ok(Vec::new()),
+    };
+    // The image's own tag comes last: who sees it finds its disks.
+    let is_pushed = flags.deliver.push && disks.is_ok() && packed.is_ok();
     let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
     // dist.json says what the layout holds, also where the push failed.
     report.pushed = pushed
@@ -49,23 +62,31 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         .and_then(Option::as_ref)
         .map(|pushed| PushReport::new(&made.target.to_string(), pushed));
     let made_disks = disks.as_ref().map_or(&[][..], Vec::as_slice);
-    let lasting = Report { image: &report.lasting(), disks: made_disks };
+    let lasting_packed: Vec<PackedReport> = packed.iter().flatten().map(PackedReport::lasting).collect();
+    let lasting = Report { image: &report.lasting(), disks: made_disks, packed: &lasting_packed };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
     let disks = disks.hint("'--no-disks' leaves the disks out")?;
+    let packed = packed.hint("'--no-pack' leaves the disks where they are")?;
     pushed?;
 
-    let report = Report { image: &report, disks: &disks };
+    let report = Report { image: &report, disks: &disks, packed: &packed };
     summarise(&report, session);
     session.print(&report, || report.image.digest.to_string())
 }
 
 /// The image that `dist` makes, stored as it does that.
 pub(super) fn image(flags: &Compose, session: &Session) -> Result<ImageName> {
+    made(flags, session).map(|(_, name)| name)
+}
+
+/// The same, and what is known of it.
+pub(super) fn made(flags: &Compose, session: &Session) -> Result<(Made, ImageName)> {
     let registry = session.registry()?;
     let made = make(flags, &Deliver::default(), session, &registry)?;
     store(&made, BaseLayers::AtHand, session, &registry)?;
-    Ok(ImageName::Layout { dir: session.dist_dir().join("oci"), tag: Some(made.tag) })
+    let name = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: Some(made.tag.clone()) };
+    Ok((made, name))
 }
 
 fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Client) -> Result<Stored> {
@@ -115,6 +136,8 @@ struct Report<'a> {
     #[serde(flatten)]
     image: &'a ImageReport,
     disks: &'a [OutputReport],
+    /// The disks that were pushed.
+    packed: &'a [PackedReport],
 }
 
 /// What `dist` would do, and what it would cost.
@@ -127,6 +150,8 @@ struct Plan {
     layers: Vec<PlannedLayer>,
     /// Where it would be pushed.
     push: Option<String>,
+    /// The tags of the disks that would be pushed with it, where they can be made.
+    disks: Vec<String>,
     /// Bytes that a host on the previous image downloads; on none, all of them.
     host_download: u64,
     /// Bytes of layers and configs that are ours.
@@ -185,6 +210,7 @@ impl Plan {
             digest: made.composition.root.blob().digest(),
             previous,
             push: push.then(|| made.target.to_string()),
+            disks: Vec::new(),
             host_download: delta.download(),
             ours: made.composition.blobs().map(|(descriptor, _)| descriptor.size).sum(),
             layers: layers
@@ -221,6 +247,9 @@ impl std::fmt::Display for Plan {
                 writeln!(f, "push: to {target}, at most {} of ours", human_bytes(self.ours))?
             }
             (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
+        }
+        if !self.disks.is_empty() {
+            writeln!(f, "disks pushed with it, where they can be made: {}", self.disks.join(" "))?;
         }
         let whom = self.previous.as_ref().map_or("no image yet", |previous| &previous.name);
         write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))
@@ -266,7 +295,7 @@ fn previous(name: String, source: &Source, made: &Made, registry: &Client) -> Re
 
 fn summarise(report: &Report<'_>, session: &Session) {
     let progress = &session.progress;
-    let Report { image: report, disks } = report;
+    let Report { image: report, disks, packed: _ } = report;
     for platform in &report.platforms {
         progress.line(format!("{} {}", platform.platform, platform.digest));
         let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");

@@ -10,9 +10,14 @@ mod disk;
 mod disks;
 mod dist;
 mod doctor;
+mod inspect;
 mod list;
 mod next;
+mod origin;
+mod pack;
 mod publish;
+mod pull;
+mod tags;
 mod test;
 mod vm;
 
@@ -38,6 +43,10 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Base(base) => base::run(&base, &session),
         Command::Build(build) => build::run(&build, &session),
         Command::Disk(disk) => disk::run(&disk, &session),
+        Command::Pack(pack) => pack::run(&pack, &session),
+        Command::Pull(pull) => pull::run(&pull, &session),
+        Command::Inspect(inspect) => inspect::run(&inspect, &session),
+        Command::Tags(tags) => tags::run(&tags, &session),
         Command::Diff(diff) => diff::run(&diff, &session),
         Command::List => list::run(&session),
         Command::Test(test) => test::run(&test, &session),

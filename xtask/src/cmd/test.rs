@@ -32,6 +32,13 @@ pub(super) const QEMU_IMG: Need = Need {
     from: Source::Debian("qemu-utils"),
 };
 
+/// Builds bases, and is what `bench` compares packing with.
+pub(super) const BUILDAH: Need = Need {
+    program: "buildah",
+    purpose: "builds bases, and is compared with",
+    from: Source::Debian("buildah"),
+};
+
 /// The programs that the tests start, beside Go and cargo.
 pub(crate) fn needs() -> Vec<Need> {
     let debian = |program, package, purpose| Need { program, purpose, from: Source::Debian(package) };
@@ -61,7 +68,7 @@ pub(crate) fn needs() -> Vec<Need> {
     ];
     needs.extend([
         debian("podman", "podman", "builds bases from Containerfiles"),
-        debian("buildah", "buildah", "builds them as well"),
+        BUILDAH,
         debian("runc", "runc", "runs the steps of a build"),
         debian("shellcheck", "shellcheck", "reads the scripts of bases"),
         Need {

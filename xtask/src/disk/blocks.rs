@@ -8,7 +8,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 pub(super) const SECTOR: u64 = 512;
 
 /// What a hole reads as.
-pub(super) static ZEROS: [u8; CHUNK] = [0; CHUNK];
+pub(crate) static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// Whether there is nothing in `bytes`, which is at most a chunk. Comparing slices is the C
 /// library's work, so it is fast in a build without optimisation too.

@@ -38,8 +38,9 @@ use self::pipeline::{Pass, PassError};
 use self::view::View;
 use crate::oci::Digest;
 
+pub(crate) use self::blocks::ZEROS;
 pub(crate) use self::error::DiskError;
-pub(crate) use self::format::DiskFormat;
+pub(crate) use self::format::{DiskFormat, UnknownFormat};
 pub(crate) use self::iso::{Bios, Medium, VolumeName};
 pub(crate) use self::name::DiskName;
 pub(crate) use self::ovf::Template;

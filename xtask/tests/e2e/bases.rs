@@ -319,9 +319,9 @@ fn stand_ins_refuse_what_the_real_ones_refuse() {
     let upstream = Upstream::debian();
     let from = upstream.of("fedora-44");
     let workspace = Workspace::new();
-    workspace.write("faults.sh", include_str!("standin/faults.sh"));
+    workspace.write("base/fedora/44/faults.sh", include_str!("standin/faults.sh"));
     let containerfile = fs::read_to_string(workspace.path("base/fedora/44/Containerfile")).unwrap();
-    let faults = "RUN --mount=type=bind,source=faults.sh,target=/run/faults.sh,z sh /run/faults.sh\n\nLABEL";
+    let faults = "RUN --mount=type=bind,source=base/fedora/44/faults.sh,target=/run/faults.sh,z sh /run/faults.sh\n\nLABEL";
     workspace.write("base/fedora/44/Containerfile", &containerfile.replacen("LABEL", faults, 1));
     workspace.made(&format!("base fedora-44 --from {from}"));
     let told = workspace.base_of("fedora-44").top();

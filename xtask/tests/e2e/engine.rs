@@ -260,7 +260,7 @@ fn a_build_that_fails_leaves_nothing() {
     let before = fingerprint(&site.workspace.path("target/base"));
     let two_stages = "ARG UPSTREAM\nFROM ${UPSTREAM} AS a\nRUN touch /one\nFROM ${UPSTREAM}\n\
                       COPY --from=a /one /two\nRUN false\n";
-    let no_base = "ARG UPSTREAM\nFROM scratch\nCOPY base/shared/rootfs/ /\n";
+    let no_base = "ARG UPSTREAM\nFROM ${UPSTREAM} AS unused\nFROM scratch\nCOPY base/shared/rootfs/ /\n";
     for engine in ENGINES {
         for (containerfile, expected) in [(two_stages, "RUN false"), (no_base, "no host boots it")] {
             site.workspace.write("base/tiny/1/Containerfile", containerfile);
@@ -453,7 +453,7 @@ fn a_build_sees_the_base_s_files_and_nothing_else() {
         ("buildah", "COPY configs/os/nginx.conf /usr/share/x"),
         ("podman", "RUN --mount=type=bind,source=configs,target=/run/configs ls /run/configs"),
     ] {
-        contain(&site.workspace, line);
+        contain(&site.workspace, &format!("COPY base/tiny/1/mine /usr/share/mine\n{line}"));
         let error = site.run(engine, "base tiny-1").failure();
         let hint = "hint: a build sees base/shared and base/tiny/1 alone, under these paths";
         assert!(error.contains(hint), "{line}: {error}");

@@ -16,6 +16,7 @@ mod image;
 mod installed;
 mod interrupts;
 mod iso;
+mod pack;
 mod published;
 mod root;
 mod standin;

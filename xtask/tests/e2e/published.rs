@@ -133,7 +133,8 @@ fn platforms_share_a_tag() {
     set_up_engine(&workspace, &mut command);
     let error = Run::new(command.env("SOURCE_DATE_EPOCH", EPOCH).output().unwrap()).failure();
     insta::assert_snapshot!(error, @"
-    error: reading what 127.0.0.1:PORT/me/os:base-tiny-1 is now: it is for windows/amd64, which nothing boots on
+    error: the base is made, and kept in target/base/tiny-1: reading what 127.0.0.1:PORT/me/os:base-tiny-1 is now: it is for windows/amd64, which nothing boots on
+    hint: 'SOURCE_DATE_EPOCH=1700000000 cargo xtask base tiny-1 --push --image 127.0.0.1:PORT/me/os' pushes it without making it again
     hint: a base's tag has to be a bootc image: remove it, or name another repository with '--image'
     ");
 }

@@ -216,7 +216,7 @@ impl<'a> Lab<'a> {
 }
 
 /// A sparse raw with this machine's files in it, one after the other, with holes in between.
-fn make_raw(path: &Path) -> Result<()> {
+pub(super) fn make_raw(path: &Path) -> Result<()> {
     let mut raw = File::create(path)?;
     raw.set_len(SIZE)?;
     let (mut at, mut data, mut extent) = (START, 0, 0);

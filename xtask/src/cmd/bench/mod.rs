@@ -5,6 +5,7 @@
 //! Then both put the same files over the same base, and a proxy counts what passes.
 
 mod disk;
+mod pack;
 mod project;
 mod proxy;
 mod registry;
@@ -43,6 +44,7 @@ pub(crate) fn run(flags: &Bench, session: &Session) -> Result<()> {
     let table = match flags.what {
         Benched::Push => pushes(flags, session)?,
         Benched::Disk => disk::table(flags, session)?,
+        Benched::Pack => pack::table(flags, session)?,
     };
     if let Some(path) = &flags.output {
         let text = serde_json::to_string_pretty(&table)? + "\n";

@@ -1,0 +1,206 @@
+//! Packing, measured side by side with buildah: a scratch image with one file in it, in a layout.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use tempfile::TempDir;
+use xshell::{Shell, cmd};
+
+use super::disk::make_raw;
+use super::registry::Registry;
+use super::table::{Row, Table, Unit, median};
+use crate::cmd::Session;
+use crate::cmd::test::{BUILDAH, DOCKER_REGISTRY};
+use crate::exec::{self, Measured};
+use crate::flags::Bench;
+
+/// How often packing is measured when nothing is said: a round takes minutes.
+const RUNS: usize = 1;
+/// What everything has to do with, whatever the disk's size.
+const MEMORY: f64 = 128e6;
+/// The least that does what `pack` does: the store's own copy is part of it.
+const BUILDAH_SCRIPT: &str = "set -e
+c=$(buildah --root root --runroot run from scratch)
+buildah --root root --runroot run copy --quiet $c \"$1\" /disk/
+i=$(buildah --root root --runroot run commit --quiet $c)
+buildah --root root --runroot run push --quiet $i oci:buildah:t
+buildah --root root --runroot run rm --all >/dev/null
+buildah --root root --runroot run rmi --all --force >/dev/null";
+
+/// What one run of one program came to.
+#[derive(Clone, Copy)]
+struct Sample {
+    cpu: f64,
+    wall: f64,
+    memory: f64,
+    /// Of the layer.
+    size: f64,
+}
+
+pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
+    session.ensure(&[BUILDAH, DOCKER_REGISTRY])?;
+    let runs = flags.runs.unwrap_or(RUNS);
+    let lab = Lab::new(session)?;
+    let (raw, qcow2) = (&lab.raw, &lab.qcow2);
+    let registry = Registry::start(session)?;
+    let layout = format!("oci:{}", lab.dir.path().join("ours").display());
+    let remote = format!("{}/disk:t", registry.address());
+
+    let buildah_qcow2 = repeat(runs, || lab.buildah(qcow2))?;
+    let buildah_raw = repeat(runs, || lab.buildah(raw))?;
+    let ours_qcow2 = repeat(runs, || lab.ours(qcow2, &layout))?;
+    let ours_raw = repeat(runs, || lab.ours(raw, &layout))?;
+    let sent = repeat(1, || lab.ours(raw, &remote))?;
+    let pulled = repeat(runs, || lab.pull(&remote))?;
+
+    let row = |what, unit, ours: f64, other: f64, most: f64, bar| Row {
+        what,
+        unit,
+        ours,
+        other: Some(other),
+        bar,
+        met: ours <= other * most,
+    };
+    let memory = |what, sample: Sample| Row {
+        what,
+        unit: Unit::Bytes,
+        ours: sample.memory,
+        other: None,
+        bar: "under 128 MB",
+        met: sample.memory < MEMORY,
+    };
+    let (seconds, bytes) = (Unit::Seconds, Unit::Bytes);
+    let rows = vec![
+        row("qcow2: CPU time", seconds, ours_qcow2.cpu, buildah_qcow2.cpu, 1.0 / 6.0, "a sixth"),
+        row("qcow2: wall time", seconds, ours_qcow2.wall, buildah_qcow2.wall, 1.0, "no more"),
+        row("qcow2: layer", bytes, ours_qcow2.size, buildah_qcow2.size, 1.03, "3 % more at most"),
+        row("raw: CPU time", seconds, ours_raw.cpu, buildah_raw.cpu, 0.25, "a quarter"),
+        row("raw: wall time", seconds, ours_raw.wall, buildah_raw.wall, 1.0, "no more"),
+        row("raw: layer", bytes, ours_raw.size, buildah_raw.size, 1.0, "no more"),
+        memory("raw to a layout: peak memory", ours_raw),
+        memory("raw to a registry: peak memory", sent),
+        memory("raw from a registry: peak memory", pulled),
+    ];
+    let sh = Shell::new()?;
+    let version = exec::read(cmd!(sh, "buildah --version"))?.trim().to_owned();
+    Ok(Table { other: "buildah", version, runs, rows })
+}
+
+struct Lab<'a> {
+    session: &'a Session,
+    raw: PathBuf,
+    qcow2: PathBuf,
+    /// On the disks' own file system.
+    dir: TempDir,
+}
+
+/// What matters here of what `pack` reports.
+#[derive(Deserialize)]
+struct Report {
+    packed: Vec<Packed>,
+}
+
+#[derive(Deserialize)]
+struct Packed {
+    layer: Layer,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    size: u64,
+}
+
+/// The medians of several runs.
+fn repeat(runs: usize, run: impl Fn() -> Result<Sample>) -> Result<Sample> {
+    let samples: Vec<Sample> = (0..runs).map(|_| run()).collect::<Result<_>>()?;
+    let of = |what: fn(&Sample) -> f64| median(samples.iter().map(what));
+    Ok(Sample {
+        cpu: of(|sample| sample.cpu),
+        wall: of(|sample| sample.wall),
+        memory: of(|sample| sample.memory),
+        size: of(|sample| sample.size),
+    })
+}
+
+impl<'a> Lab<'a> {
+    fn new(session: &'a Session) -> Result<Lab<'a>> {
+        let cache = session.cache("bench");
+        let making = || format!("making a raw disk in {}", cache.display());
+        fs::create_dir_all(&cache).with_context(making)?;
+        let raw = cache.join("disk.raw");
+        let step = session.progress.step("making a raw disk of 8 GiB with 1.3 GB in it, and a qcow2 of it");
+        make_raw(&raw).with_context(making)?;
+        let dir = tempfile::tempdir_in(&cache).with_context(making)?;
+        let lab = Lab { session, qcow2: dir.path().join("disk.qcow2"), raw, dir };
+        let (raw, folder) = (&lab.raw, lab.dir.path());
+        lab.run(&["disk", "qcow2", "--from"], &[raw, Path::new("--output"), folder])?;
+        step.done("made a raw disk of 8 GiB with 1.3 GB in it, and a qcow2 of it");
+        Ok(lab)
+    }
+
+    fn ours(&self, file: &Path, to: &str) -> Result<Sample> {
+        let named = if to.starts_with("oci:") { format!("{to}:t") } else { to.to_owned() };
+        let step = self.session.progress.step(format!("packing {} to {to}", file.display()));
+        let cost = self.run(&["pack", "--to", &named], &[file])?;
+        step.done(format!("packed {} to {to}", file.display()));
+        let report: Report = serde_json::from_str(&cost.stdout).context("reading what `pack` reports")?;
+        let size = report.packed.iter().map(|packed| packed.layer.size).sum();
+        self.forget("ours")?;
+        Ok(sample(&cost, size))
+    }
+
+    fn pull(&self, from: &str) -> Result<Sample> {
+        let out = self.dir.path().join("pulled.raw");
+        let step = self.session.progress.step(format!("pulling {from}"));
+        let cost = self.run(&["pull", from, "-o"], &[&out])?;
+        step.done(format!("pulled {from}"));
+        fs::remove_file(&out).with_context(|| format!("removing {}", out.display()))?;
+        Ok(sample(&cost, 0))
+    }
+
+    fn buildah(&self, file: &Path) -> Result<Sample> {
+        let sh = Shell::new()?;
+        sh.change_dir(self.dir.path());
+        let step = self.session.progress.step(format!("packing {} with buildah", file.display()));
+        let cost = exec::measure(cmd!(sh, "sh -c {BUILDAH_SCRIPT} sh {file}"))?;
+        step.done(format!("packed {} with buildah", file.display()));
+        // The one that is not a manifest or a config.
+        let blobs = self.dir.path().join("buildah/blobs/sha256");
+        let reading = || format!("reading {}", blobs.display());
+        let mut size = 0;
+        for blob in fs::read_dir(&blobs).with_context(reading)? {
+            let metadata = blob.and_then(|blob| blob.metadata()).with_context(reading)?;
+            size = size.max(metadata.len());
+        }
+        self.forget("buildah")?;
+        Ok(sample(&cost, size))
+    }
+
+    /// Runs this program.
+    fn run(&self, arguments: &[&str], files: &[&Path]) -> Result<Measured> {
+        let sh = Shell::new()?;
+        sh.change_dir(&self.session.root);
+        let program = std::env::current_exe().context("finding this program")?;
+        Ok(exec::measure(cmd!(sh, "{program} {arguments...} {files...} --quiet --json"))?)
+    }
+
+    /// Removes what a run made, so that the next one finds nothing of it.
+    fn forget(&self, name: &str) -> Result<()> {
+        let path = self.dir.path().join(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn sample(cost: &Measured, size: u64) -> Sample {
+    Sample {
+        cpu: cost.cpu.as_secs_f64(),
+        wall: cost.wall.as_secs_f64(),
+        memory: cost.peak_memory as f64,
+        size: size as f64,
+    }
+}

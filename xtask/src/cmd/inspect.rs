@@ -1,0 +1,204 @@
+//! `inspect`: what an image is, by its manifest and config; no layer is fetched.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Session, pack as packing};
+use crate::disk::DiskFormat;
+use crate::flags::Inspect;
+use crate::oci::append::layer_names;
+use crate::oci::base::label;
+use crate::oci::{Digest, Document, MediaType, Platform};
+use crate::pack::{Facts, PackedDisk};
+use crate::progress::human_bytes;
+use crate::source::Source;
+
+/// What says that an image is a system. Source: bootc, "Generic guidance for building images".
+const BOOTC: &str = "containers.bootc";
+
+/// Keys may be added, none renamed.
+#[derive(Debug, Serialize)]
+struct Report {
+    reference: String,
+    digest: Digest,
+    media_type: MediaType,
+    kind: Kind,
+    platform: String,
+    /// What an index has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    platforms: Vec<PlatformReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    /// Of all layers, compressed, in bytes.
+    size: u64,
+    layers: Vec<LayerReport>,
+    annotations: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<DiskReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// A disk that was packed.
+    Disk,
+    /// What a bootc host boots.
+    System,
+    Image,
+}
+
+#[derive(Debug, Serialize)]
+struct PlatformReport {
+    platform: String,
+    digest: Digest,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerReport {
+    /// What it holds, where that is known.
+    name: Option<String>,
+    digest: Digest,
+    media_type: MediaType,
+    size: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DiskReport {
+    format: DiskFormat,
+    name: String,
+    size: u64,
+    virtual_size: u64,
+    sha256: String,
+    distro: Option<String>,
+    version: Option<String>,
+    /// What was installed on it.
+    image: Option<ImageReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct ImageReport {
+    name: Option<String>,
+    digest: Digest,
+}
+
+pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
+    let registry = session.registry()?;
+    let reading = || format!("reading {}", flags.image);
+    let source = Source::open(&flags.image, &registry).with_context(reading)?;
+    let platform = flags.platform.unwrap_or_else(Platform::host);
+    let manifest = source.manifest(platform, &registry).with_context(reading)?;
+    let blob = source.config(&manifest.config, &registry).with_context(reading)?;
+    let config: Map<String, Value> =
+        serde_json::from_slice(blob.bytes()).context("reading the config").with_context(reading)?;
+    let disk = match PackedDisk::is_claimed_by(&manifest) {
+        true => {
+            let read = PackedDisk::read(&manifest, &blob);
+            Some(read.map_err(|error| packing::not_packed(error, &flags.image))?)
+        }
+        false => None,
+    };
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    let names = match &disk {
+        Some(disk) => vec![Some(disk.facts.name.to_string())],
+        None => layer_names(&config, manifest.layers.len()),
+    };
+    let layers = names.into_iter().zip(&manifest.layers).map(|(name, layer)| LayerReport {
+        name,
+        digest: layer.digest,
+        media_type: layer.media_type.clone(),
+        size: layer.size,
+    });
+    let platforms = match &source.document {
+        Document::Manifest(_) => Vec::new(),
+        Document::Index(index) => index
+            .manifests
+            .iter()
+            .map(|(platform, image)| PlatformReport { platform: platform.to_string(), digest: image.digest })
+            .collect(),
+    };
+    let root = source.document.descriptor();
+    let report = Report {
+        reference: session.shown_name(&flags.image).to_string(),
+        digest: root.digest,
+        media_type: root.media_type,
+        kind: match (&disk, label(&config, BOOTC)) {
+            (Some(_), _) => Kind::Disk,
+            (None, Some(_)) => Kind::System,
+            (None, None) => Kind::Image,
+        },
+        platform: format!("{}/{}", text("os").unwrap_or("?"), text("architecture").unwrap_or("?")),
+        platforms,
+        created: text("created").map(str::to_owned),
+        size: manifest.layers.iter().map(|layer| layer.size).sum(),
+        layers: layers.collect(),
+        annotations: manifest.json.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default(),
+        disk: disk.map(|disk| DiskReport::new(&disk.facts)),
+    };
+    session.print(&report, || report.text())
+}
+
+impl DiskReport {
+    fn new(facts: &Facts) -> DiskReport {
+        let origin = &facts.origin;
+        DiskReport {
+            format: facts.format,
+            name: facts.name.to_string(),
+            size: facts.size,
+            virtual_size: facts.virtual_size,
+            sha256: facts.sha256.hex(),
+            distro: origin.distro.as_ref().map(ToString::to_string),
+            version: origin.version.clone(),
+            image: origin
+                .image
+                .as_ref()
+                .map(|image| ImageReport { name: image.name.clone(), digest: image.digest }),
+        }
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let what = match self.kind {
+            Kind::Disk => "packed disk",
+            Kind::System => "system",
+            Kind::Image => "image",
+        };
+        let mut text = format!("{what} {}\ndigest {}\n", self.reference, self.digest);
+        match &self.platforms[..] {
+            [] => text += &format!("platform {}\n", self.platform),
+            several => {
+                for PlatformReport { platform, digest } in several {
+                    text += &format!("platform {platform} {digest}\n");
+                }
+            }
+        }
+        if let Some(created) = &self.created {
+            text += &format!("created {}\n", plain(created));
+        }
+        if let Some(disk) = &self.disk {
+            let (size, virtual_size) = (human_bytes(disk.size), human_bytes(disk.virtual_size));
+            text += &format!("disk {}: {}, {size}, a disk of {virtual_size}\n", disk.name, disk.format);
+            text += &format!("sha256 {}\n", disk.sha256);
+            if let Some(ImageReport { name, digest }) = &disk.image {
+                let name = name.as_deref().map(|name| format!("{} ", plain(name))).unwrap_or_default();
+                text += &format!("of the image {name}{digest}\n");
+            }
+        }
+        text += &format!("{} in {} layers\n", human_bytes(self.size), self.layers.len());
+        for layer in &self.layers {
+            let name = plain(layer.name.as_deref().unwrap_or("base"));
+            text += &format!("  {name:<12} {:>9} {}\n", human_bytes(layer.size), layer.digest.short());
+        }
+        for (key, value) in &self.annotations {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            text += &format!("{} = {}\n", plain(key), plain(&value));
+        }
+        text
+    }
+}
+
+/// A stranger's words: they must not move the terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}

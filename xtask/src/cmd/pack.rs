@@ -1,0 +1,397 @@
+//! `pack`: disks into images, which go into a layout or a registry.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+
+use super::build::{Made, refuse_official};
+use super::disk::{self, OutputReport};
+use super::{Session, disks, dist, origin};
+use crate::disk::{DiskFormat, Qcow2Compression};
+use crate::flags::{Pack, PackSource};
+use crate::hint::{WithHint, hinted};
+use crate::oci::reference::is_tag;
+use crate::oci::{DiffId, Digest, ImageName, MediaType, Platform, Reference};
+use crate::pack::{
+    self, Delivered, Description, DiskFile, FileName, Order, Origin, PackedDisk, Packing, Readers,
+};
+use crate::progress::human_bytes;
+use crate::registry::{Client, Pushed};
+use crate::release::{self, Kind, Tag};
+use crate::report::PushReport;
+use crate::store::Store;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    packed: Vec<PackedReport>,
+}
+
+/// One packed disk. Keys may be added, none renamed.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct PackedReport {
+    /// Where it is: a registry reference, or `oci:DIR:TAG`.
+    reference: String,
+    digest: Digest,
+    #[serde(flatten)]
+    disk: OutputReport,
+    layer: LayerReport,
+    /// Where it was pushed, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pushed: Option<PushReport>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct LayerReport {
+    digest: Digest,
+    diff_id: DiffId,
+    media_type: MediaType,
+    /// Of what is sent and fetched, in bytes.
+    size: u64,
+}
+
+impl PackedReport {
+    fn new<T>(reference: String, disk: OutputReport, delivered: &Delivered<T>) -> PackedReport {
+        let PackedDisk { layer, diff_id, .. } = &delivered.disk;
+        let layer = LayerReport {
+            digest: layer.digest,
+            diff_id: *diff_id,
+            media_type: layer.media_type.clone(),
+            size: layer.size,
+        };
+        PackedReport { reference, digest: delivered.digest, disk, layer, pushed: None }
+    }
+
+    /// It without what this run had to do for it.
+    pub(super) fn lasting(&self) -> PackedReport {
+        let mut lasting = self.clone();
+        if let Some(pushed) = &mut lasting.pushed {
+            pushed.cost = None;
+        }
+        lasting
+    }
+}
+
+/// A disk file, and what is to be said of it.
+struct Candidate {
+    report: OutputReport,
+    /// Where the file was hashed by whoever wrote it.
+    sha256: Option<Digest>,
+    origin: Origin,
+    /// `<distro>-<format>-<version>`, where that is known.
+    tag: Option<String>,
+}
+
+pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
+    let registry = session.registry()?;
+    let mut candidates = Vec::new();
+    for source in &flags.disks {
+        if let PackSource::File(path) = source {
+            candidates.push(of_file(path, flags, session, &registry)?);
+        }
+    }
+    let mut formats: Vec<DiskFormat> = flags
+        .disks
+        .iter()
+        .filter_map(|source| match source {
+            PackSource::Format(format) => Some(*format),
+            PackSource::File(_) => None,
+        })
+        .collect();
+    formats.sort_unstable();
+    formats.dedup();
+    let targets = flags.disks.len();
+    if let Some(to) = &flags.to
+        && targets > 1
+        && !matches!(to, ImageName::Layout { tag: None, .. })
+    {
+        return Err(anyhow!("{to} is one image, and {targets} disks are to be packed"))
+            .hint("pack one at a time, or name a folder without a tag: 'oci:DIR'");
+    }
+    if !formats.is_empty() {
+        candidates.extend(of_formats(&formats, flags, session, &registry)?);
+    }
+
+    // All that is refused is, before the first is packed.
+    let readers = if flags.gzip { Readers::Old } else { Readers::OfToday };
+    let orders = candidates.into_iter().map(|candidate| {
+        let destination = destination(&candidate, flags, session)?;
+        let pushed_to = flags.push.then(|| pushed_to(&candidate, flags, session)).transpose()?;
+        let (order, disk) = order(candidate, readers)?;
+        Ok((order, disk, destination, pushed_to))
+    });
+    let orders: Vec<_> = orders.collect::<Result<_>>()?;
+
+    let names: BTreeSet<String> =
+        orders.iter().map(|(_, _, destination, _)| destination.name().to_string()).collect();
+    if names.len() < orders.len() {
+        return Err(anyhow!("two of the disks would become the same image"))
+            .hint("pack one at a time, and say where it goes: '--to REF'");
+    }
+
+    let mut packed = Vec::new();
+    for (order, disk, destination, pushed_to) in orders {
+        packed.push(match &destination {
+            Destination::Layout { dir, tag } => {
+                let store = Store::create(dir)?;
+                let delivered = order.to_layout(&store, tag, &session.progress)?;
+                let name = session.shown_name(&destination.name()).to_string();
+                say(&name, &delivered.disk, delivered.outcome, session);
+                let pushed = pushed_to.map(|target| {
+                    let pushed = pack::from_layout(&store, tag, &target, &registry)?;
+                    Ok::<_, anyhow::Error>(said(&target, &pushed, session))
+                });
+                let report = PackedReport::new(name, hashed(disk, &delivered.disk), &delivered);
+                PackedReport { pushed: pushed.transpose()?, ..report }
+            }
+            Destination::Registry(target) => {
+                let report = to_registry(&order, disk, target, session, &registry)?;
+                match pushed_to {
+                    Some(target) => {
+                        let delivered = order.to_registry(&target, &registry, &session.progress)?;
+                        let pushed = Some(said(&target, &delivered.outcome, session));
+                        PackedReport { pushed, ..report }
+                    }
+                    None => report,
+                }
+            }
+        });
+    }
+    let report = Report { packed };
+    session.print(&report, || {
+        report.packed.iter().map(|packed| format!("{}  {}\n", packed.digest, packed.reference)).collect()
+    })
+}
+
+/// Packs the disks of an image that `dist` has made straight into its repository.
+pub(super) fn push(
+    disks: &[OutputReport],
+    (made, name): (&Made, &ImageName),
+    session: &Session,
+    registry: &Client,
+) -> Result<Vec<PackedReport>> {
+    if disks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let origin = origin::of_image(name, Some((&made.target).into()), registry)?;
+    let orders = disks.iter().map(|report| {
+        let tag = made.disk_tag(report.format);
+        let target = Reference::with_tag(
+            made.target.registry().to_owned(),
+            made.target.repository().to_owned(),
+            tag.clone(),
+        );
+        let sha256 = Some(format!("sha256:{}", report.sha256).parse()?);
+        let candidate = Candidate { report: report.clone(), sha256, origin: origin.clone(), tag: Some(tag) };
+        let (order, disk) = order(candidate, Readers::OfToday)?;
+        Ok((order, disk, target))
+    });
+    let orders: Vec<_> = orders.collect::<Result<_>>()?;
+    let packed =
+        orders.into_iter().map(|(order, disk, target)| to_registry(&order, disk, &target, session, registry));
+    packed.collect()
+}
+
+fn to_registry(
+    order: &Order,
+    disk: OutputReport,
+    target: &Reference,
+    session: &Session,
+    registry: &Client,
+) -> Result<PackedReport> {
+    let delivered = order.to_registry(target, registry, &session.progress)?;
+    let mut report = PackedReport::new(target.to_string(), hashed(disk, &delivered.disk), &delivered);
+    report.pushed = Some(said(target, &delivered.outcome, session));
+    Ok(report)
+}
+
+/// A disk's report with the digest that packing it has found out.
+fn hashed(disk: OutputReport, packed: &PackedDisk) -> OutputReport {
+    OutputReport { sha256: packed.facts.sha256.hex(), ..disk }
+}
+
+fn said(target: &Reference, pushed: &Pushed, session: &Session) -> PushReport {
+    session.progress.line(match pushed.unchanged {
+        true => format!("{target} is already {}", pushed.digest),
+        false => format!("pushed {target}: {} sent", human_bytes(pushed.sent_bytes)),
+    });
+    PushReport::new(&target.to_string(), pushed)
+}
+
+fn say(name: &str, disk: &PackedDisk, is_new: bool, session: &Session) {
+    let size = human_bytes(disk.layer.size);
+    session.progress.line(match is_new {
+        true => format!("packed {} into {name}: {size}", disk.facts.name),
+        false => format!("{name} has {} already: {size}", disk.facts.name),
+    });
+}
+
+fn order(candidate: Candidate, readers: Readers) -> Result<(Order, OutputReport)> {
+    let Candidate { report, sha256, origin, tag: _ } = candidate;
+    let path = &report.path;
+    let name: FileName = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .parse()
+        .with_context(|| format!("packing {}", path.display()))
+        .hint("rename the file")?;
+    let file = look(path)?;
+    let packing = Packing::of(report.format, readers);
+    let description =
+        Description { name, format: report.format, virtual_size: report.virtual_size, sha256, origin };
+    Ok((Order::new(file, packing, description)?, report))
+}
+
+fn look(path: &Path) -> Result<DiskFile> {
+    DiskFile::look(path).map_err(|error| pack::explained(error, path))
+}
+
+/// Where a packed disk goes first.
+enum Destination {
+    Layout { dir: PathBuf, tag: String },
+    Registry(Reference),
+}
+
+impl Destination {
+    fn name(&self) -> ImageName {
+        match self {
+            Destination::Layout { dir, tag } => {
+                ImageName::Layout { dir: dir.clone(), tag: Some(tag.clone()) }
+            }
+            Destination::Registry(reference) => ImageName::Registry(reference.clone()),
+        }
+    }
+}
+
+fn destination(candidate: &Candidate, flags: &Pack, session: &Session) -> Result<Destination> {
+    Ok(match &flags.to {
+        None => Destination::Layout { dir: session.dist_dir().join("oci"), tag: tag_of(candidate)? },
+        Some(ImageName::Layout { dir, tag: None }) => {
+            Destination::Layout { dir: dir.clone(), tag: tag_of(candidate)? }
+        }
+        Some(ImageName::Layout { dir, tag: Some(tag) }) => {
+            Destination::Layout { dir: dir.clone(), tag: tag.clone() }
+        }
+        Some(ImageName::Registry(reference)) => {
+            refuse_official(reference)?;
+            Destination::Registry(reference.clone())
+        }
+    })
+}
+
+fn pushed_to(candidate: &Candidate, flags: &Pack, session: &Session) -> Result<Reference> {
+    let settings = session.workspace()?.settings;
+    let repository = flags.compose.image.as_ref().unwrap_or(&settings.image);
+    Ok(repository.tagged(&tag_of(candidate)?))
+}
+
+fn tag_of(candidate: &Candidate) -> Result<String> {
+    let name = candidate.report.path.display();
+    let tag = candidate.tag.clone();
+    let tag = tag.ok_or_else(|| anyhow!("nothing says which distro and version {name} is of")).hint(
+        "name the file <distro>-<version>, as 'cargo xtask disk' does, or say where it goes: '--to REF'",
+    )?;
+    match is_tag(&tag) {
+        true => Ok(tag),
+        false => Err(anyhow!("`{tag}` cannot be a tag: at most 128 characters are allowed"))
+            .hint("say where it goes: '--to REF'"),
+    }
+}
+
+/// A disk file that somebody has made.
+fn of_file(path: &Path, flags: &Pack, session: &Session, registry: &Client) -> Result<Candidate> {
+    let format = pack::format_of(path)
+        .ok_or_else(|| anyhow!("the name of {} does not say which format it has", path.display()))
+        .hint("give it the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova or .tar.gz")?;
+    let file = look(path)?;
+    let virtual_size = pack::virtual_size(path, format).map_err(|error| pack::explained(error, path))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(&format!(".{}", format.extension())).unwrap_or(&name);
+    let named = Tag::parse(stem).filter(|tag| tag.kind == Kind::System);
+    let (origin, tag) = match &flags.from {
+        Some(image) => {
+            let origin = origin::of_image(image, None, registry)?;
+            let tag = origin::disk_tag(image, format);
+            (origin, tag)
+        }
+        None => {
+            let origin = Origin {
+                platform: flags.compose.platform.first().copied().unwrap_or(Platform::host()),
+                created: flags.compose.source_date_epoch,
+                distro: named.as_ref().map(|tag| tag.distro.clone()),
+                version: named.as_ref().map(|tag| tag.version.to_owned()),
+                source: None,
+                revision: None,
+                image: None,
+            };
+            (origin, None)
+        }
+    };
+    let tag = tag.or_else(|| named.map(|tag| release::disk_tag(&tag.distro, format, tag.version)));
+    let report = OutputReport {
+        format,
+        path: session.shown(path),
+        size: file.size,
+        virtual_size,
+        sha256: String::new(),
+    };
+    Ok(Candidate { report, sha256: None, origin, tag })
+}
+
+/// Disks of an image, made where they are not there.
+fn of_formats(
+    formats: &[DiskFormat],
+    flags: &Pack,
+    session: &Session,
+    registry: &Client,
+) -> Result<Vec<Candidate>> {
+    let (name, made) = match &flags.from {
+        Some(image) => (image.clone(), None),
+        None => {
+            let (made, name) = dist::made(&flags.compose, session)?;
+            (name, Some(made))
+        }
+    };
+    let image = disks::image(&name, session, registry)?;
+    let folder = disk::folder(session);
+    let request = disks::Request {
+        image: &image,
+        builder: disks::builder(&image, None, &name)?,
+        size: disks::Size::Usual(session.workspace()?.settings.disk_size),
+        ssh_key: None,
+        formats,
+        options: &disk::options(disks::name(&name)?, formats, Qcow2Compression::Zstd, session)?,
+        folder: &folder,
+        kept: &session.cache("raw"),
+    };
+    let outputs = disks::make(&request, session)?;
+    let origin = origin::of_image(&name, made.as_ref().map(|made| (&made.target).into()), registry)?;
+    let candidate = |report: OutputReport| {
+        let sha256 = Some(format!("sha256:{}", report.sha256).parse()?);
+        let tag = match &made {
+            Some(made) => Some(made.disk_tag(report.format)),
+            None => origin::disk_tag(&name, report.format),
+        };
+        Ok(Candidate { report, sha256, origin: origin.clone(), tag })
+    };
+    outputs.into_iter().map(candidate).collect()
+}
+
+/// What `pull` and `inspect` say of an image that is no packed disk.
+pub(super) fn not_packed(error: pack::NotPacked, name: &ImageName) -> anyhow::Error {
+    let hint = match error {
+        pack::NotPacked::Another => {
+            "'cargo xtask inspect' shows what it is; 'podman pull' and 'skopeo copy' bring images of other kinds"
+        }
+        pack::NotPacked::Missing(_)
+        | pack::NotPacked::Annotation { .. }
+        | pack::NotPacked::Layers(_)
+        | pack::NotPacked::MediaType(_)
+        | pack::NotPacked::LayerSize { .. }
+        | pack::NotPacked::Config(_)
+        | pack::NotPacked::DiffId { .. } => "it is damaged or hostile: pack the disk again",
+    };
+    hinted(anyhow::Error::from(error).context(format!("reading {name}")), hint)
+}

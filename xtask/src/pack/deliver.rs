@@ -1,0 +1,200 @@
+//! A disk file to where its image goes, in one pass and without a copy of it anywhere else.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::content::DiskFile;
+use super::error::PackError;
+use super::image::{Facts, FileName, Origin, PackedDisk, image};
+use super::layer::{PackedLayer, Packing, Recipe};
+use crate::disk::DiskFormat;
+use crate::hint::hinted;
+use crate::oci::document::MAX_CONFIG;
+use crate::oci::{Descriptor, Digest, Document, MediaType, Reference, Verified};
+use crate::progress::{Progress, Step};
+use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed};
+use crate::store::{Completeness, Store};
+
+/// A disk that is to be packed.
+pub(crate) struct Order {
+    recipe: Recipe,
+    file: DiskFile,
+    name: FileName,
+    format: DiskFormat,
+    virtual_size: u64,
+    /// Of the file, where whoever wrote it has said so.
+    sha256: Option<Digest>,
+    origin: Origin,
+}
+
+/// What is said of a disk that is to be packed.
+pub(crate) struct Description {
+    pub(crate) name: FileName,
+    pub(crate) format: DiskFormat,
+    pub(crate) virtual_size: u64,
+    pub(crate) sha256: Option<Digest>,
+    pub(crate) origin: Origin,
+}
+
+/// A packed disk, and what came of bringing it to where it goes.
+#[derive(Debug)]
+pub(crate) struct Delivered<T> {
+    pub(crate) disk: PackedDisk,
+    /// The image's.
+    pub(crate) digest: Digest,
+    pub(crate) outcome: T,
+}
+
+/// An image that was made, and is not where it goes yet.
+struct Made {
+    disk: PackedDisk,
+    config: Verified,
+    document: Document,
+}
+
+impl Order {
+    /// Refuses, before anything slow, what cannot be packed.
+    pub(crate) fn new(file: DiskFile, packing: Packing, description: Description) -> Result<Order> {
+        let Description { name, format, virtual_size, sha256, origin } = description;
+        let recipe =
+            Recipe::new(file.clone(), name.clone(), packing).map_err(|error| explained(error, &file.path))?;
+        Ok(Order { recipe, file, name, format, virtual_size, sha256, origin })
+    }
+
+    /// Writes the image into `store` under `tag`; false where it was there.
+    pub(crate) fn to_layout(&self, store: &Store, tag: &str, progress: &Progress) -> Result<Delivered<bool>> {
+        // What is damaged is made again.
+        let existing = store.document(Some(tag)).ok();
+        let config = |config: &Descriptor| store.read(config, MAX_CONFIG);
+        if let Some(document) = existing
+            && let Some(disk) = self.packed_before(&document, config)
+            && store.holds(&disk.layer)?
+        {
+            return Ok(Delivered { disk, digest: document.blob().digest(), outcome: false });
+        }
+        let step = progress.bytes(format!("packing {}", self.name), self.recipe.length());
+        let layer = store.put_new(|out| {
+            let layer = self.pass(out, &step)?;
+            Ok((layer.descriptor.clone(), layer))
+        })?;
+        let Made { disk, config, document } = self.made(&layer)?;
+        store.put(&config.descriptor(MediaType::ImageConfig), &config)?;
+        store.put(&document.descriptor(), document.blob())?;
+        store.tag(tag, &document, &Completeness::Whole)?;
+        Ok(Delivered { disk, digest: document.blob().digest(), outcome: true })
+    }
+
+    /// Sends the image to `target`. Nothing is written to disk.
+    ///
+    /// The layer is made twice: once to learn its digest, once on its way. A PATCH without a
+    /// digest would need one pass, and cost more than it saves: without a digest nothing tells that
+    /// the registry has the layer, so each run would send gigabytes again; an upload that breaks off
+    /// could not be taken up, since the registries in use keep nothing of it or take parts of 4 MiB
+    /// at most, and some limit how many; and a file that changes meanwhile would be found out at the
+    /// end of the upload, not before it. The first pass runs at several hundred MB a second.
+    pub(crate) fn to_registry(
+        &self,
+        target: &Reference,
+        registry: &Client,
+        progress: &Progress,
+    ) -> Result<Delivered<Pushed>> {
+        let existing = registry.replaced_by_push(target)?;
+        let config = |config: &Descriptor| registry.config(target, config);
+        let before = existing.as_ref().and_then(|document| self.packed_before(document, config));
+        let layer = match before {
+            Some(disk) => {
+                PackedLayer { descriptor: disk.layer, diff_id: disk.diff_id, sha256: disk.facts.sha256 }
+            }
+            None => {
+                let step = progress.bytes(format!("hashing {}", self.name), self.recipe.length());
+                self.pass(&mut io::sink(), &step)?
+            }
+        };
+        let made = self.made(&layer)?;
+        let source = BlobSource::File(Box::new(|| self.recipe.open()));
+        let pushed = push(&made, source, target, registry)
+            .with_context(|| format!("sending {}", self.file.path.display()))?;
+        Ok(Delivered { disk: made.disk, digest: made.document.blob().digest(), outcome: pushed })
+    }
+
+    fn pass(&self, out: &mut dyn io::Write, step: &Step) -> Result<PackedLayer> {
+        let layer = self.recipe.write(out, self.sha256, &|count| step.advance(count));
+        layer.map_err(|error| explained(error, &self.file.path))
+    }
+
+    /// The packed disk that `document` is, if it is what comes of this order. Without knowing the
+    /// file's digest, that cannot be told.
+    fn packed_before(
+        &self,
+        document: &Document,
+        config: impl FnOnce(&Descriptor) -> Result<Verified>,
+    ) -> Option<PackedDisk> {
+        let Document::Manifest(manifest) = document else { return None };
+        let facts = self.facts(self.sha256?);
+        let config = config(&manifest.config).ok()?;
+        let disk = PackedDisk::read(manifest, &config).ok()?;
+        let is_it = disk.packing == self.recipe.packing() && disk.is_image_of(&facts, document);
+        is_it.then_some(disk)
+    }
+
+    fn facts(&self, sha256: Digest) -> Facts {
+        Facts {
+            format: self.format,
+            name: self.name.clone(),
+            size: self.file.size,
+            virtual_size: self.virtual_size,
+            sha256,
+            origin: self.origin.clone(),
+        }
+    }
+
+    fn made(&self, layer: &PackedLayer) -> Result<Made> {
+        let (manifest, config) = image(&self.facts(layer.sha256), layer);
+        read_back(manifest, config)
+    }
+}
+
+/// Sends a packed disk that is in a layout.
+pub(crate) fn from_layout(store: &Store, tag: &str, target: &Reference, registry: &Client) -> Result<Pushed> {
+    let document = store.document(Some(tag))?;
+    let Document::Manifest(manifest) = &document else { anyhow::bail!("{tag} is an index") };
+    let config = store.read(&manifest.config, MAX_CONFIG)?;
+    let made = read_back(document.blob().clone(), config)?;
+    let source = crate::deliver::layout_source(store, &made.disk.layer)?;
+    push(&made, source, target, registry)
+}
+
+/// What was made, as whoever pulls it will read it.
+fn read_back(manifest: Verified, config: Verified) -> Result<Made> {
+    let document = Document::parse(manifest, Some(MediaType::ImageManifest.as_ref()))
+        .context("reading back what was packed")?;
+    let Document::Manifest(parsed) = &document else { anyhow::bail!("what was packed is an index") };
+    let disk = PackedDisk::read(parsed, &config).context("reading back what was packed")?;
+    Ok(Made { disk, config, document })
+}
+
+fn push(made: &Made, layer: BlobSource<'_>, target: &Reference, registry: &Client) -> Result<Pushed> {
+    let Made { disk, config, document } = made;
+    registry.push(&Push {
+        target: target.clone(),
+        manifests: vec![(document.descriptor(), document.blob().clone())],
+        blobs: vec![
+            PushBlob {
+                descriptor: config.descriptor(MediaType::ImageConfig),
+                source: BlobSource::Bytes(config),
+            },
+            PushBlob { descriptor: disk.layer.clone(), source: layer },
+        ],
+    })
+}
+
+/// An error with the file that it is about, and what to do.
+pub(crate) fn explained(error: PackError, path: &Path) -> anyhow::Error {
+    let context = format!("packing {}", path.display());
+    match error.hint() {
+        Some(hint) => hinted(error, hint).context(context),
+        None => anyhow::Error::from(error).context(context),
+    }
+}

@@ -1,0 +1,90 @@
+//! What a disk file is: its format by its name, its disk's size by what it holds.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::error::PackError;
+use crate::disk::DiskFormat;
+
+/// Where a qcow2 has its version and its size. Source: QEMU, docs/interop/qcow2.txt, "Header".
+const QCOW2_SIZE_AT: u64 = 24;
+/// Where a VMDK has its capacity, in sectors of 512 bytes. Source: VMware, Virtual Disk Format 5.0.
+const VMDK_CAPACITY_AT: u64 = 12;
+const SECTOR: u64 = 512;
+/// A fixed VHD ends in its footer, with its size at 48.
+/// Source: Virtual Hard Disk Image Format Specification, "Hard Disk Footer Format".
+const VHD_FOOTER: u64 = 512;
+const VHD_SIZE_AT: u64 = 48;
+/// Where the first volume descriptor of ISO 9660 is. Source: ECMA-119, 6.2.1 and 8.1.
+const ISO_VOLUME_AT: u64 = 16 * 2048;
+/// An OVA has its description and its manifest before the disk; more entries are another thing.
+const OVA_ENTRIES: usize = 8;
+
+/// The format of a file, by the ending of its name.
+pub(crate) fn format_of(path: &Path) -> Option<DiskFormat> {
+    let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    // What `dd` and libvirt call a raw disk.
+    if name.ends_with(".img") {
+        return Some(DiskFormat::Raw);
+    }
+    let fits = |format: &DiskFormat| name.ends_with(&format!(".{}", format.extension()));
+    // `x.ami.raw` ends in `.raw` as well.
+    DiskFormat::ALL.into_iter().filter(fits).max_by_key(|format| format.extension().len())
+}
+
+/// The size of the disk in a file of that format; a file of another format is refused.
+pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackError> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let refuse = |why| PackError::Format { format, why };
+    match format {
+        DiskFormat::Raw | DiskFormat::Ami => Ok(size),
+        DiskFormat::Qcow2 => {
+            let magic: [u8; 4] = at(&file, 0).ok_or_else(|| refuse("it is too short"))?;
+            let size = at(&file, QCOW2_SIZE_AT).ok_or_else(|| refuse("it is too short"))?;
+            match &magic {
+                b"QFI\xfb" => Ok(u64::from_be_bytes(size)),
+                _ => Err(refuse("it does not begin like one")),
+            }
+        }
+        DiskFormat::Vmdk => vmdk(&file, 0).ok_or_else(|| refuse("it does not begin like one")),
+        DiskFormat::Vhd => {
+            let footer = size.checked_sub(VHD_FOOTER).ok_or_else(|| refuse("it is too short"))?;
+            match (at(&file, footer), at(&file, footer + VHD_SIZE_AT)) {
+                (Some(cookie), Some(size)) if &cookie == b"conectix" => Ok(u64::from_be_bytes(size)),
+                _ => Err(refuse("it does not end like one")),
+            }
+        }
+        // A medium is as large as it is; what it installs is its own affair.
+        DiskFormat::Iso => match at(&file, ISO_VOLUME_AT) {
+            Some(magic) if &magic == b"\x01CD001" => Ok(size),
+            Some(_) | None => Err(refuse("it has no volume descriptor")),
+        },
+        DiskFormat::Gce => {
+            let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&file));
+            let first = archive.entries()?.next().and_then(Result::ok);
+            let disk = first.filter(|entry| entry.path_bytes().as_ref() == b"disk.raw");
+            disk.map(|entry| entry.size()).ok_or_else(|| refuse("it holds no `disk.raw`"))
+        }
+        DiskFormat::Ova => {
+            let mut archive = tar::Archive::new(&file);
+            let entries = archive.entries_with_seek()?.take(OVA_ENTRIES);
+            let disk = entries.filter_map(Result::ok).find(|entry| entry.path_bytes().ends_with(b".vmdk"));
+            let place = disk.map(|entry| entry.raw_file_position());
+            place.and_then(|place| vmdk(&file, place)).ok_or_else(|| refuse("it holds no VMDK"))
+        }
+    }
+}
+
+/// The size of the disk in a VMDK that begins at `start`.
+fn vmdk(file: &File, start: u64) -> Option<u64> {
+    let magic: [u8; 4] = at(file, start)?;
+    let capacity = u64::from_le_bytes(at(file, start + VMDK_CAPACITY_AT)?);
+    if &magic == b"KDMV" { capacity.checked_mul(SECTOR) } else { None }
+}
+
+fn at<const N: usize>(file: &File, at: u64) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, at).ok().map(|()| bytes)
+}

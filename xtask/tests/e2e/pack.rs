@@ -1,0 +1,699 @@
+//! Packed disks: podman, skopeo and crane read them, and they come back as they were.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use serde_json::{Value, json};
+
+use crate::harness::{INDEX, MANIFEST, REF_NAME, Run, Workspace, fingerprint, judge, sha256, skopeo_push};
+use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::root;
+use crate::standin::set_up_engine;
+use crate::testing::{Fault, FaultProxy, Registry, Seen, program};
+
+const MIB: u64 = 1 << 20;
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// A sparse disk: every eighth mebibyte holds something, which does not shrink.
+fn write_raw(path: &Path, mebibytes: u64) {
+    let file = File::create(path).unwrap();
+    file.set_len(mebibytes * MIB).unwrap();
+    for at in (0..mebibytes).step_by(8) {
+        let bytes: Vec<u8> =
+            (0..65_536_u32).flat_map(|n| (n + at as u32).wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        file.write_all_at(&bytes, at * MIB).unwrap();
+    }
+}
+
+/// A workspace with the disks `../disks/debian-13-v1.*`.
+fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
+    let workspace = Workspace::new();
+    write_raw(&workspace.path("../os.raw"), mebibytes);
+    workspace.ok(&format!("disk {formats} --from ../os.raw --name debian-13-v1 --output ../disks"));
+    workspace
+}
+
+fn blocks(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks()
+}
+
+/// What a command says, and how many bytes it has written to disks.
+/// Source: proc_pid_io(5), `write_bytes`; it counts for a process that was not waited for.
+fn written_by(mut command: Command) -> (String, u64) {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(Pid::from_child(&child)), ended).unwrap();
+    let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    (String::from_utf8(output.stdout).unwrap(), written)
+}
+
+/// The file is the one that was packed, and no less sparse.
+fn assert_same(file: &Path, packed: &Path) {
+    judge("cmp", &format!("{} {}", file.display(), packed.display()));
+    assert!(blocks(file) <= blocks(packed), "{} blocks of {}", blocks(file), blocks(packed));
+}
+
+/// What crane, which checks digests, and Go's tar reader find in an image is the file. (`crane
+/// validate` reads gzip layers alone.)
+fn assert_exported(image: &str, packed: &Path) {
+    let output = Command::new(program("crane")).args(["export", image, "-"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut archive = tar::Archive::new(&output.stdout[..]);
+    let mut found = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().trim_end_matches('/').to_owned();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        found.push((path, content));
+    }
+    let name = packed.file_name().unwrap().to_str().unwrap();
+    let expected = fs::read(packed).unwrap();
+    assert!(found == [("disk".to_owned(), Vec::new()), (format!("disk/{name}"), expected)]);
+}
+
+impl Workspace {
+    /// Runs podman with a store of its own, and gives what it wrote.
+    fn podman(&self, arguments: &str) -> Vec<u8> {
+        let mut command = Command::new(program("podman"));
+        command.args(arguments.split_whitespace());
+        self.prepare(&mut command);
+        set_up_engine(self, &mut command);
+        // podman wants a file where it is told that logins are.
+        self.write("../no-logins/config.json", "{}");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+}
+
+#[test]
+fn podman_brings_the_identical_file() {
+    let workspace = with_disks("qcow2 raw", 64);
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    let files = "../disks/debian-13-v1.qcow2 ../disks/debian-13-v1.raw";
+    let report = workspace.json(&format!("pack {files} --push --image {image}"));
+    for packed in report["packed"].as_array().unwrap() {
+        let format = packed["format"].as_str().unwrap();
+        let name = format!("{image}:debian-13-{format}-v1");
+        assert_eq!(packed["pushed"]["reference"], name);
+        workspace.podman(&format!("pull --quiet --tls-verify=false {name}"));
+        // An image of one file has no command, and podman wants one.
+        let container = workspace.podman(&format!("create {name} none"));
+        let container = String::from_utf8(container).unwrap();
+        let inside = format!("{}:/disk/debian-13-v1.{format}", container.trim());
+        let out = workspace.path(&format!("../podman.{format}"));
+        workspace.podman(&format!("cp {inside} {}", out.display()));
+        let original = workspace.path(&format!("../disks/debian-13-v1.{format}"));
+        judge("cmp", &format!("{} {}", out.display(), original.display()));
+        // As KubeVirt wants it.
+        let tar = workspace.podman(&format!("export {}", container.trim()));
+        let mut archive = tar::Archive::new(&tar[..]);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let entry = entries.find(|entry| entry.path().unwrap().ends_with(original.file_name().unwrap()));
+        let entry = entry.unwrap();
+        let header = entry.header();
+        assert_eq!((header.uid().unwrap(), header.gid().unwrap()), (107, 107));
+        assert_eq!(header.mode().unwrap() & 0o7777, 0o440);
+    }
+}
+
+#[test]
+fn a_disk_goes_through_registries_and_other_programs_and_comes_back() {
+    let workspace = with_disks("qcow2 raw vmdk", 64);
+    let raw = workspace.path("../disks/debian-13-v1.raw");
+    let files = "../disks/debian-13-v1.raw ../disks/debian-13-v1.vmdk ../disks/debian-13-v1.qcow2";
+    let report = workspace.json(&format!("pack {files}"));
+    let packed = report["packed"].as_array().unwrap();
+    let layout = workspace.layout("target/dist/oci");
+    layout.check_blobs();
+    assert_eq!(layout.tags(), ["debian-13-raw-v1", "debian-13-vmdk-v1", "debian-13-qcow2-v1"]);
+    let media_types: Vec<&str> =
+        packed.iter().map(|packed| packed["layer"]["media_type"].as_str().unwrap()).collect();
+    let plain = "application/vnd.oci.image.layer.v1.tar";
+    assert_eq!(media_types, [&format!("{plain}+zstd"), plain, plain]);
+    for packed in packed {
+        let layer = &packed["layer"];
+        assert_eq!(layer["digest"] == layer["diff_id"], layer["media_type"] == plain);
+        let file = fs::read(workspace.path("").join(packed["path"].as_str().unwrap())).unwrap();
+        assert_eq!(format!("sha256:{}", packed["sha256"].as_str().unwrap()), sha256(&file));
+        assert_eq!(packed["virtual_size"], 64 * MIB);
+    }
+
+    // The same disk is the same image, wherever and whenever it is packed, and straight to a registry.
+    let other = with_disks("raw", 64);
+    let digest = packed[0]["digest"].as_str().unwrap();
+    let expected = format!("{digest}  oci:../elsewhere:x");
+    assert_eq!(other.ok("pack ../disks/debian-13-v1.raw --to oci:../elsewhere:x"), expected);
+    // What is written to a layout is counted, on what is no memory, so that nothing is nothing.
+    let counted = root::kept_dir("pack-counted");
+    let to_layout = format!("pack ../disks/debian-13-v1.raw --to oci:{}:t", counted.display());
+    assert!(written_by(workspace.command(&to_layout)).1 > MIB);
+    fs::remove_dir_all(counted).unwrap();
+    for registry in [Registry::docker(), Registry::crane()] {
+        let name = format!("{}/me/os:disk", registry.address());
+        let before = fingerprint(&workspace.path("target/dist"));
+        let (text, written) =
+            written_by(workspace.command(&format!("pack ../disks/debian-13-v1.raw --to {name}")));
+        assert_eq!((text.trim_end(), written), (&*format!("{digest}  {name}"), 0));
+        assert_eq!(fingerprint(&workspace.path("target/dist")), before, "nothing is written here");
+        assert_exported(&name, &raw);
+        let inspected = judge("skopeo", &format!("inspect --tls-verify=false docker://{name}"));
+        let inspected: Value = serde_json::from_str(&inspected).unwrap();
+        assert_eq!(inspected["Digest"], digest);
+
+        // By tag and by digest.
+        let line = workspace.ok(&format!("pull {name} -o ../back.raw"));
+        assert_eq!(line, format!("{}  ../back.raw", packed[0]["sha256"].as_str().unwrap()));
+        assert_same(&workspace.path("../back.raw"), &raw);
+        fs::remove_file(workspace.path("../back.raw")).unwrap();
+        fs::create_dir_all(workspace.path("../folder")).unwrap();
+        let by_digest = format!("{}/me/os@{digest}", registry.address());
+        workspace.ok(&format!("pull {by_digest} -o ../folder"));
+        assert_same(&workspace.path("../folder/debian-13-v1.raw"), &raw);
+        fs::remove_dir_all(workspace.path("../folder")).unwrap();
+
+        // Once more, nothing is sent and nothing is fetched.
+        let again = workspace.json(&format!("pack ../disks/debian-13-v1.raw --to {name}"));
+        assert_eq!(again["packed"][0]["pushed"]["unchanged"], true);
+        workspace.ok(&format!("pull {name} -o ../back.raw"));
+        let inode = || fs::metadata(workspace.path("../back.raw")).unwrap().ino();
+        let before = inode();
+        assert_eq!(workspace.json(&format!("pull {name} -o ../back.raw"))["unchanged"], true);
+        assert_eq!(inode(), before);
+
+        // skopeo takes it elsewhere, compressed anew: another layer, the same disk.
+        let (from, to) = (format!("docker://{name}"), workspace.path("../copied"));
+        judge(
+            "skopeo",
+            &format!(
+                "--insecure-policy copy --quiet --src-tls-verify=false --dest-compress-format gzip \
+                 --dest-compress {from} oci:{}:t",
+                to.display()
+            ),
+        );
+        let copied = workspace.layout("../copied").manifest("t");
+        assert_eq!(copied["layers"][0]["mediaType"], format!("{plain}+gzip"));
+        workspace.ok("pull oci:../copied:t -o ../back.raw");
+        assert_same(&workspace.path("../back.raw"), &raw);
+        fs::remove_dir_all(&to).unwrap();
+        fs::remove_file(workspace.path("../back.raw")).unwrap();
+    }
+    for format in ["qcow2", "vmdk"] {
+        let name = format!("debian-13-v1.{format}");
+        workspace.ok(&format!("pull oci:target/dist/oci:debian-13-{format}-v1"));
+        assert_same(&workspace.path(&name), &workspace.path(&format!("../disks/{name}")));
+    }
+    judge("qemu-img", &format!("check {}", workspace.path("debian-13-v1.qcow2").display()));
+}
+
+#[test]
+fn old_readers_get_gzip() {
+    let workspace = with_disks("raw", 16);
+    let registry = Registry::docker();
+    let name = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.raw --gzip --to {name}"));
+    let layer = &report["packed"][0]["layer"];
+    assert_eq!(layer["media_type"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    judge("crane", &format!("validate --remote {name}"));
+    workspace.ok(&format!("pull {name} -o ../back.raw"));
+    assert_same(&workspace.path("../back.raw"), &workspace.path("../disks/debian-13-v1.raw"));
+}
+
+/// From 8 GiB on, a tar's header has another form. Go's own reader is in `crane`.
+#[test]
+fn a_disk_of_more_than_8_gibibytes_comes_back() {
+    let workspace = Workspace::new();
+    let raw = workspace.path("../debian-13-v1.raw");
+    write_raw(&raw, 8);
+    File::options().write(true).open(&raw).unwrap().set_len((8 << 30) + 512).unwrap();
+    let registry = Registry::docker();
+    let name = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../debian-13-v1.raw --to {name}"));
+    assert_eq!(report["packed"][0]["size"], (8_u64 << 30) + 512);
+    // It goes from one to the other, since it is large.
+    let script = "set -o pipefail; \"$0\" export \"$1\" - | tar -tvf -";
+    let listed = Command::new("bash").args(["-c", script]).arg(program("crane")).arg(&name).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let list = String::from_utf8(listed.stdout).unwrap();
+    assert!(list.contains("disk/debian-13-v1.raw") && list.contains("8589935104"), "{list}");
+    workspace.ok(&format!("pull {name} -o ../back.raw"));
+    let back = workspace.path("../back.raw");
+    assert_eq!(fs::metadata(&back).unwrap().len(), (8 << 30) + 512);
+    assert!(blocks(&back) <= blocks(&raw), "it is as sparse");
+}
+
+#[test]
+fn what_it_is_is_said_without_its_layer() {
+    let workspace = with_disks("qcow2", 16);
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    write_system(&workspace, &image);
+    let packed = workspace.json(&format!(
+        "pack ../disks/debian-13-v1.qcow2 --from {image}:debian-13-v1 --push --image {image}"
+    ));
+    let digest = packed["packed"][0]["digest"].as_str().unwrap().to_owned();
+
+    // The layer is out of reach.
+    let proxy = FaultProxy::before(&registry, |seen| {
+        let is_layer = seen.method == "GET" && seen.path().contains("/blobs/") && seen.earlier > 0;
+        if is_layer { Fault::Silence } else { Fault::Pass }
+    });
+    let through = image.replace(registry.address(), proxy.address());
+    let report = workspace.json(&format!("inspect {through}:debian-13-qcow2-v1"));
+    assert_eq!(proxy.count("GET", "/blobs/"), 1, "the config alone: {:?}", proxy.lines());
+    assert_eq!((&report["kind"], &report["digest"]), (&"disk".into(), &digest.into()));
+    let disk = &report["disk"];
+    assert_eq!(disk["format"], "qcow2");
+    assert_eq!(disk["virtual_size"], 16 * MIB);
+    assert_eq!(disk["sha256"], packed["packed"][0]["sha256"]);
+    assert_eq!((&disk["distro"], &disk["version"]), (&"debian-13".into(), &"v1".into()));
+    let system = judge("crane", &format!("digest {image}:debian-13-v1"));
+    assert_eq!(disk["image"]["digest"], system.trim());
+    assert_eq!(disk["image"]["name"], format!("{image}:debian-13-v1"));
+    assert_eq!(report["layers"].as_array().unwrap().len(), 1);
+    assert_eq!(report["size"], packed["packed"][0]["layer"]["size"]);
+    let text = workspace.ok(&format!("inspect {image}:debian-13-qcow2-v1"));
+    assert!(text.contains("disk debian-13-v1.qcow2: qcow2, "), "{text}");
+
+    let report = workspace.json(&format!("inspect {image}:debian-13-v1"));
+    assert_eq!((&report["kind"], &report["disk"]), (&"system".into(), &Value::Null));
+    let layers: Vec<&str> =
+        report["layers"].as_array().unwrap().iter().filter_map(|layer| layer["name"].as_str()).collect();
+    assert_eq!(layers, ["os", "hello"]);
+
+    assert_snapshot!(workspace.ok(&format!("tags {image}")), @"
+    debian-13
+      v1           qcow2
+    ");
+    let tags = workspace.json(&format!("tags {image}"));
+    assert_eq!(tags["distros"][0]["versions"][0]["disks"]["qcow2"], "debian-13-qcow2-v1");
+    // A host's next release is a system, not a disk.
+    let plan = workspace.ok(&format!(
+        "dist --dry-run --push --distro debian-13 --base oci:../standin:t --image {image} --app-version v2"
+    ));
+    assert!(plan.contains(&format!("a host on {image}:debian-13-v1 downloads")), "{plan}");
+
+    let broken = FaultProxy::alone(|_| Fault::Answer(crate::testing::answer("403 Forbidden", &[], b"")));
+    let error = workspace.failure(&format!("tags {}/me/os", broken.address()));
+    assert_snapshot!(error, @"
+    error: GET http://127.0.0.1:PORT/v2/me/os/tags/list: 403 Forbidden
+    hint: the account has no right to do this: ask the repository's owner
+    ");
+}
+
+/// An app image on the stand-in base, in a registry as `debian-13-v1`.
+fn write_system(workspace: &Workspace, image: &str) {
+    let standin = Workspace::with_standin();
+    let tag = "debian-13-v1";
+    standin.ok(&format!("build --base oci:../standin:t --to {image}:{tag} --app-version v1"));
+    crate::harness::copy(&standin.path("../standin"), &workspace.path("../standin"));
+}
+
+#[test]
+fn what_does_not_do_is_refused() {
+    let workspace = with_disks("raw", 8);
+    let fails = |arguments: &str| workspace.failure(arguments);
+    assert_snapshot!(fails("pack ../gone.qcow2"), @"
+    error: packing ../gone.qcow2: No such file or directory (os error 2)
+    hint: name a disk that is there: 'cargo xtask disk' makes some
+    ");
+    fs::write(workspace.path("../text.qcow2"), "no disk at all").unwrap();
+    assert_snapshot!(fails("pack ../text.qcow2"), @"
+    error: packing ../text.qcow2: it is no qcow2: it is too short
+    hint: name the file with the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova, .tar.gz
+    ");
+    assert_snapshot!(fails("pack ../text.txt"), @"
+    error: the name of ../text.txt does not say which format it has
+    hint: give it the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova or .tar.gz
+    ");
+    assert_snapshot!(fails("pack ../os.raw"), @"
+    error: nothing says which distro and version ../os.raw is of
+    hint: name the file <distro>-<version>, as 'cargo xtask disk' does, or say where it goes: '--to REF'
+    ");
+    assert_snapshot!(fails("pack ../os.raw ../disks/debian-13-v1.raw --to oci:../out:t"), @"
+    error: oci:../out:t is one image, and 2 disks are to be packed
+    hint: pack one at a time, or name a folder without a tag: 'oci:DIR'
+    ");
+    assert_snapshot!(fails("pack ../os.raw --to out"), @"
+    error: docker.io/library/out:latest is among the images that Docker alone publishes
+    hint: a folder is written 'oci:out'
+    ");
+    let twice = "pack ../disks/debian-13-v1.raw ../disks/debian-13-v1.raw";
+    assert_snapshot!(fails(twice), @"
+    error: two of the disks would become the same image
+    hint: pack one at a time, and say where it goes: '--to REF'
+    ");
+    // 11 GB of data that is compressed already: no registry takes it, and nothing is read.
+    let big = File::create(workspace.path("../debian-13-v1.qcow2")).unwrap();
+    big.set_len(11_000_000_000).unwrap();
+    big.write_all_at(b"QFI\xfb\0\0\0\x03", 0).unwrap();
+    big.write_all_at(&(20_u64 << 30).to_be_bytes(), 24).unwrap();
+    assert_snapshot!(fails("pack ../debian-13-v1.qcow2"), @"
+    error: packing ../debian-13-v1.qcow2: its layer has 11000002048 bytes, and registries take 10.0 GB at most
+    hint: put less on the disk, or pack another format of it: qcow2 is the smallest, and 'ls -l' shows how large it becomes
+    ");
+    assert!(!workspace.path("target/dist/oci").exists());
+    let run = workspace.run("pack qcow");
+    assert_eq!(run.code, Some(2));
+    assert!(run.stderr.contains("did you mean `qcow2`?"), "{}", run.stderr);
+    assert_eq!(workspace.run("build --app-version qcow2-v1").code, Some(2));
+
+    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
+    // A disk that somebody has changed since, such as a machine that ran.
+    fs::write(workspace.path("debian-13-v1.raw"), "mine").unwrap();
+    assert_snapshot!(fails("pull oci:../out:t"), @"
+    error: debian-13-v1.raw is there, and is another disk
+    hint: name another file with '-o FILE', or remove it
+    ");
+    assert_eq!(fs::read(workspace.path("debian-13-v1.raw")).unwrap(), b"mine");
+    assert_snapshot!(fails("pull oci:../out:t --platform linux/s390x -o ../back.raw"), @"
+    error: reading oci:../out:t: it is for linux/amd64
+    hint: leave out '--platform'
+    ");
+    let standin = Workspace::with_standin();
+    assert_snapshot!(standin.failure("pull oci:../standin:t"), @"
+    error: reading oci:../standin:t: it is no packed disk
+    hint: 'cargo xtask inspect' shows what it is; 'podman pull' and 'skopeo copy' bring images of other kinds
+    ");
+
+    // Damage, in the layout.
+    let layout = workspace.layout("../out");
+    let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = layout.blob_path(&layer);
+    let mut bytes = fs::read(&blob).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last / 2] ^= 1;
+    fs::write(&blob, &bytes).unwrap();
+    workspace.failure("pull oci:../out:t -o ../back.raw");
+    assert!(!workspace.path("../back.raw").exists());
+    fs::write(&blob, &bytes[..last]).unwrap();
+    workspace.failure("pull oci:../out:t -o ../back.raw");
+    assert!(!workspace.path("../back.raw").exists());
+}
+
+/// An image whose manifest and config are as they should be, and whose layer is anything.
+#[test]
+fn a_hostile_layer_leaves_nothing() {
+    let workspace = with_disks("raw", 8);
+    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
+    let layout = workspace.layout("../out");
+    let good = layout.manifest("t");
+    let entry = |path: &str, kind: tar::EntryType, size: u64| {
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_link_name("/etc/passwd").unwrap();
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let disk = "disk/debian-13-v1.raw";
+    let whole = [entry(disk, tar::EntryType::Regular, 8 * MIB), vec![0; 8 << 20]].concat();
+    let registry = Registry::crane();
+    for (tar, expected) in [
+        (entry(disk, tar::EntryType::Symlink, 0), "in it is a symbolic link, not a file"),
+        (entry("disk/../../escape", tar::EntryType::Regular, 0), "it holds `disk/../../escape`"),
+        (entry(disk, tar::EntryType::Regular, 9 * MIB), "has 9437184 bytes, and 8388608 were announced"),
+        ([whole.clone(), entry("second", tar::EntryType::Regular, 0)].concat(), "it holds `second`"),
+        ([whole.clone(), vec![0; 64 << 20]].concat(), "it goes on behind its end"),
+        ([whole, vec![0; 1024]].concat(), "was promised"),
+    ] {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let mut manifest = good.clone();
+        manifest["layers"][0] =
+            layout.put(&gzip.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip");
+        let mut config = layout.json(&good["config"]["digest"]);
+        config["rootfs"]["diff_ids"][0] = sha256(&tar).into();
+        manifest["config"] = layout.put(config.to_string().as_bytes(), CONFIG);
+        let mut manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
+        manifest["annotations"] = json!({REF_NAME: "t"});
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+        fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
+        let name = format!("{}/me/os:t", registry.address());
+        skopeo_push(&format!("oci:{}:t", layout.dir.display()), &name, "");
+        fs::create_dir_all(workspace.path("../pulled")).unwrap();
+        for from in ["oci:../out:t", &name] {
+            let error = workspace.failure(&format!("pull {from} -o ../pulled"));
+            assert!(error.contains(expected), "{error}");
+            assert!(
+                error.contains("hint: the image is damaged or hostile, and nothing of it was kept"),
+                "{error}"
+            );
+            assert_eq!(names(&workspace.path("../pulled")), [""; 0]);
+        }
+    }
+}
+
+/// Whether a request is for a layer, which is the larger blob.
+fn is_layer(seen: &Seen, hex: &str) -> bool {
+    seen.method == "GET" && seen.path().ends_with(hex)
+}
+
+#[test]
+fn a_pull_that_breaks_goes_on_where_it_was() {
+    let workspace = with_disks("qcow2", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
+    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
+    let layer = hex.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| match is_layer(seen, &layer) && seen.earlier < 3 {
+        // The connection breaks when half of what was asked for is there.
+        true => Fault::Change(|mut answer| {
+            answer.truncate(answer.len() / 2);
+            answer
+        }),
+        false => Fault::Pass,
+    });
+    let through = direct.replace(registry.address(), proxy.address());
+    workspace.ok(&format!("pull {through} -o ../back.qcow2"));
+    assert_same(&workspace.path("../back.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
+    let ranges: Vec<String> = proxy
+        .seen()
+        .iter()
+        .filter(|seen| is_layer(seen, &hex))
+        .map(|seen| seen.header("range").unwrap_or("all").to_owned())
+        .collect();
+    assert_eq!((ranges.len(), ranges[0].as_str()), (4, "all"), "{ranges:?}");
+    assert!(ranges[1..].iter().all(|range| range.starts_with("bytes=")), "{ranges:?}");
+
+    // A flipped bit is seen, and the file that was there stays.
+    let blob = registry.blob_path(&hex);
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    fs::write(workspace.path("../back.qcow2"), "old").unwrap();
+    let error = workspace.failure(&format!("pull {direct} -o ../back.qcow2"));
+    assert!(error.contains("was promised, but what came is"), "{error}");
+    assert_eq!(fs::read(workspace.path("../back.qcow2")).unwrap(), b"old");
+}
+
+#[test]
+fn a_pull_that_is_ended_leaves_nothing() {
+    let workspace = with_disks("qcow2", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
+    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
+    // Half comes, and what is asked for then never does.
+    let proxy =
+        FaultProxy::before(&registry, move |seen| match (is_layer(seen, &hex), seen.header("range")) {
+            (true, None) => Fault::Change(|mut answer| {
+                answer.truncate(answer.len() / 2);
+                answer
+            }),
+            (true, Some(_)) => Fault::Silence,
+            (false, _) => Fault::Pass,
+        });
+    let folder = workspace.path("../pulled");
+    fs::create_dir(&folder).unwrap();
+    let through = direct.replace(registry.address(), proxy.address());
+    let is_half = || proxy.seen().iter().any(|seen| seen.header("range").is_some());
+    for signal in [Signal::INT, Signal::KILL] {
+        proxy.forget();
+        let child = start(workspace.command(&format!("pull {through} -o ../pulled")));
+        wait_until("half of the pull", is_half);
+        match signal {
+            Signal::INT => interrupt(child, signal),
+            _ => {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                child.wait_with_output().unwrap();
+            }
+        }
+        assert_eq!(names(&folder), [""; 0], "nothing is left over");
+    }
+    workspace.ok(&format!("pull {direct} -o ../pulled"));
+    assert_eq!(names(&folder), ["debian-13-v1.qcow2"]);
+    assert_same(&folder.join("debian-13-v1.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
+}
+
+#[test]
+fn a_full_disk_leaves_the_file_that_was_there() {
+    let workspace = with_disks("raw", 64);
+    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
+    fs::create_dir(workspace.path("../full")).unwrap();
+    // In a mount namespace of its own, the small disk is gone when the shell ends.
+    let script = format!(
+        "set -eu
+        mount -t tmpfs -o size=1m tmpfs ../full
+        echo old > ../full/os.raw
+        code=0
+        {} pull oci:../out:t -o ../full/os.raw || code=$?
+        test \"$(ls -A ../full) $(cat ../full/os.raw)\" = 'os.raw old'
+        exit $code",
+        env!("CARGO_BIN_EXE_xtask")
+    );
+    let mut unshare = Command::new(program("unshare"));
+    unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    workspace.prepare(unshare.args(["sh", "-c", &script]));
+    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"
+    error: pulling into ../full/os.raw: No space left on device (os error 28)
+    hint: free some space: 'df -h' shows where it went, and 'rm -r target/dist' frees what can be made again
+    ");
+}
+
+#[test]
+fn a_pack_that_is_ended_leaves_nothing() {
+    let workspace = Workspace::new();
+    // Enough to be caught in the middle of it.
+    let raw = workspace.path("../debian-13-v1.raw");
+    write_raw(&raw, 2048);
+    workspace.ok("pack ../debian-13-v1.raw --to oci:../fresh:t");
+    for signal in [Signal::INT, Signal::KILL, Signal::KILL] {
+        let child = start(workspace.command("pack ../debian-13-v1.raw --to oci:../out:t"));
+        let stat = format!("/proc/{}/io", child.id());
+        wait_until("writing", || {
+            let text = fs::read_to_string(&stat).unwrap_or_default();
+            let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+            written.is_some_and(|count| count > 3_000_000)
+        });
+        match signal {
+            Signal::INT => interrupt(child, signal),
+            _ => {
+                kill_process(Pid::from_child(&child), signal).unwrap();
+                child.wait_with_output().unwrap();
+            }
+        }
+        let out = workspace.layout("../out");
+        assert_eq!(out.tags(), [""; 0]);
+        out.check_blobs();
+    }
+    workspace.ok("pack ../debian-13-v1.raw --to oci:../out:t");
+    let files = |path: &str| -> Vec<_> {
+        let root = workspace.path(path);
+        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
+    };
+    assert_eq!(files("../out"), files("../fresh"), "the same blobs, and nothing is left over");
+    workspace.layout("../out").check_blobs();
+}
+
+#[test]
+fn a_push_of_a_disk_that_is_ended_moves_no_tag() {
+    let workspace = with_disks("raw", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 6);
+        let stops = stuck.load(Ordering::SeqCst) && seen.method == "PUT" && is_large;
+        // Half of it goes through, and then the line is dead.
+        if stops { Fault::CutRequest(1_000_000) } else { Fault::Pass }
+    });
+    let through = direct.replace(registry.address(), proxy.address());
+    let pack = format!("pack ../disks/debian-13-v1.raw --to {through}");
+    let child = start(workspace.command(&pack));
+    wait_until("an upload that broke", || proxy.count("PUT", "uploads") > 1);
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait_with_output().unwrap();
+    let absent = Command::new(program("crane")).args(["digest", &direct]).stderr(Stdio::null()).output();
+    assert!(!absent.unwrap().status.success(), "there is no tag");
+
+    is_stuck.store(false, Ordering::SeqCst);
+    let text = workspace.ok(&pack);
+    let digest = judge("crane", &format!("digest {direct}"));
+    assert_eq!(text, format!("{}  {through}", digest.trim()));
+    assert_exported(&direct, &workspace.path("../disks/debian-13-v1.raw"));
+}
+
+#[test]
+fn a_push_of_a_disk_that_breaks_is_made_and_sent_again() {
+    let workspace = with_disks("raw", 64);
+    let registry = Registry::docker();
+    let direct = format!("{}/me/os:disk", registry.address());
+    let is_large = |seen: &Seen| seen.header("content-length").is_some_and(|length| length.len() >= 6);
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let count = cuts.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let breaks = seen.method == "PUT" && is_large(seen) && count.fetch_add(1, Ordering::SeqCst) < 2;
+        if breaks { Fault::CutRequest(1_000_000) } else { Fault::Pass }
+    });
+    let through = direct.replace(registry.address(), proxy.address());
+    let text = workspace.ok(&format!("pack ../disks/debian-13-v1.raw --to {through}"));
+    assert_eq!(cuts.load(Ordering::SeqCst), 3);
+    let digest = judge("crane", &format!("digest {direct}"));
+    assert_eq!(text, format!("{}  {through}", digest.trim()));
+    assert_exported(&direct, &workspace.path("../disks/debian-13-v1.raw"));
+}
+
+/// The whole way, with a disk of a real system.
+#[test]
+fn dist_pushes_its_disks_before_the_image() {
+    let base = root::base();
+    let workspace = Workspace::lasting(&root::kept_dir("debian-pack"));
+    workspace.write(
+        "Cargo.toml",
+        "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n\
+         formats = [\"qcow2\"]\ndisk-size = \"2 GiB\"\n",
+    );
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, |_| Fault::Pass);
+    let image = format!("{}/me/os", proxy.address());
+    let direct = format!("{}/me/os", registry.address());
+    let base = format!("oci:{}:{}", base.layout.dir.display(), base.tag);
+    let dist = format!("dist --distro debian-13 --base {base} --app-version v1 --push --image {image}");
+    let report = workspace.json(&dist);
+    let packed = &report["packed"][0];
+    assert_eq!(packed["reference"], format!("{image}:debian-13-qcow2-v1"));
+    let puts: Vec<String> =
+        proxy.lines().into_iter().filter(|line| line.starts_with("PUT /v2/me/os/manifests/debian")).collect();
+    let put = |tag: &str| format!("PUT /v2/me/os/manifests/{tag}");
+    assert_eq!(puts, [put("debian-13-qcow2-v1"), put("debian-13-v1")], "the image's tag is the last");
+
+    let lasting = fs::read_to_string(workspace.path("target/dist/dist.json")).unwrap();
+    let lasting: Value = serde_json::from_str(&lasting).unwrap();
+    assert_eq!(lasting["packed"][0]["digest"], packed["digest"]);
+    assert_eq!(lasting["packed"][0]["pushed"]["digest"], packed["digest"]);
+    assert_eq!(judge("crane", &format!("digest {direct}:debian-13-qcow2-v1")).trim(), packed["digest"]);
+    let inspected = workspace.json(&format!("inspect {image}:debian-13-qcow2-v1"));
+    assert_eq!(inspected["disk"]["image"]["digest"], report["digest"]);
+    assert_eq!(inspected["disk"]["image"]["name"], format!("{image}:debian-13-v1"));
+    assert_eq!(inspected["disk"]["sha256"], report["disks"][0]["sha256"]);
+    workspace.ok(&format!("pull {image}:debian-13-qcow2-v1 -o ../back.qcow2"));
+    let disk = workspace.path("").join(report["disks"][0]["path"].as_str().unwrap());
+    assert_exported(&format!("{direct}:debian-13-qcow2-v1"), &disk);
+    assert_same(&workspace.path("../back.qcow2"), &disk);
+
+    // Again: the registry has it all, which three requests tell.
+    proxy.forget();
+    let again = workspace.json(&dist);
+    assert_eq!(again["packed"][0]["pushed"]["unchanged"], true);
+    assert_eq!(proxy.seen().iter().filter(|seen| seen.method != "GET").count(), 0, "{:?}", proxy.lines());
+    let packed_again = workspace.json(&format!("pack qcow2 --base {base} --app-version v1 --image {image}"));
+    assert_eq!(packed_again["packed"][0]["digest"], packed["digest"], "the layout gets the same");
+}
