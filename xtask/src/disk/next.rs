@@ -44,8 +44,8 @@ impl DiskFormat {
                 format!("  to vSphere:  govc import.ova {path}    (or: ovftool {path} vi://USER@HOST/)")
             }
             DiskFormat::Iso => format!(
-                "  for a machine:  attach it as a CD, or burn it:  dd if={path} of=/dev/STICK bs=4M conv=fsync\n                  \
-                 it installs onto the disk that you name there; by itself, with these kernel arguments:\n                  \
+                "  on a stick, or attached as a CD:  dd if={path} of=/dev/STICK bs=4M conv=fsync\n  \
+                 (it asks for the disk to install onto; as arguments of its kernel, these answer:)\n  \
                  testboot.disk=/dev/DISK testboot.erase=yes"
             ),
         }
@@ -74,7 +74,7 @@ mod tests {
             let path = format!("target/dist/disk/debian-13-v1.{}", format.extension());
             let steps = format.next_steps(Path::new(&path));
             let commands = steps.lines().filter_map(|line| line.rsplit("  ").next());
-            for command in commands.filter(|line| !line.starts_with('(')) {
+            for command in commands.filter(|line| !line.trim_start().starts_with('(')) {
                 let command = words(command.split("    (").next().unwrap());
                 assert!(document.contains(&command), "{command}");
             }

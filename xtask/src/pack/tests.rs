@@ -264,7 +264,7 @@ fn an_image_that_contradicts_itself_is_refused() {
     check(
         "\"raw\"",
         "\"floppy\"",
-        "its annotation `bootc-testboot.disk.format` cannot be: `floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova",
+        "its annotation `bootc-testboot.disk.format` cannot be: `floppy` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova, iso",
     );
     check("disk.sha256", "x", "its annotation `bootc-testboot.disk.sha256` is missing");
     check(
