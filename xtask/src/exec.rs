@@ -3,14 +3,14 @@
 //! A program is shown as it would be typed, its output is kept for the error, and it ends when
 //! this process is interrupted: nothing is left running.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +34,10 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(5);
 /// The process groups that run now.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What an interrupt runs, by number.
+static ENDINGS: Mutex<BTreeMap<u64, Command>> = Mutex::new(BTreeMap::new());
+/// How many programs put something in order now.
+static CLEANING: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
@@ -63,9 +67,11 @@ pub(crate) fn end_on_interrupt() -> Result<()> {
             let again = INTERRUPTED.swap(true, Ordering::SeqCst);
             // Go's tools clean up after an interrupt, and after no other signal.
             let programs_ran = signal_all(if again { Signal::KILL } else { Signal::INT });
-            if !programs_ran || again {
+            let is_cleaning = CLEANING.load(Ordering::SeqCst) > 0;
+            if !(programs_ran || is_cleaning) || again {
                 exit_interrupted();
             }
+            std::thread::spawn(run_endings);
             // The main thread sees its program end, cleans up, and exits by itself, in time.
             std::thread::spawn(|| {
                 std::thread::sleep(GRACE);
@@ -285,6 +291,56 @@ pub(crate) fn measure(cmd: Cmd<'_>) -> Result<Measured, ExecError> {
         return Err(ExecError::Failed { command, status, output: indent(tail) });
     }
     Ok(measured)
+}
+
+/// Something that runs where signals do not reach it, in a container or as another user, ends by
+/// `cmd` when an interrupt comes before what this returns is dropped.
+pub(crate) fn ended_by(cmd: Cmd<'_>) -> Ending {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    ENDINGS.lock().unwrap_or_else(PoisonError::into_inner).insert(number, cmd.into());
+    Ending { number }
+}
+
+/// Dropping it waits for its program, should that run just now.
+pub(crate) struct Ending {
+    number: u64,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        ENDINGS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+fn run_endings() {
+    let mut endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    for command in endings.values_mut() {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        // Whoever holds the ending cleans up as well, and says what did not work.
+        command.status().ok();
+    }
+}
+
+/// Runs a program that puts in order what another has left: an interrupt does not stop it.
+pub(crate) fn clean_up(cmd: Cmd<'_>) -> Result<String, ExecError> {
+    struct Cleaning;
+    impl Drop for Cleaning {
+        fn drop(&mut self) {
+            CLEANING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    CLEANING.fetch_add(1, Ordering::SeqCst);
+    let _cleaning = Cleaning;
+    let command = cmd.to_string();
+    let mut cmd: Command = cmd.into();
+    let output = cmd.stdin(Stdio::null()).process_group(0).output();
+    let output = output.map_err(|source| ExecError::Start { command: command.clone(), source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let tail = indent(keep_tail(output.stderr.as_slice(), |_| ()));
+    Err(ExecError::Failed { command, status: output.status, output: tail })
 }
 
 /// Starts a server, which runs until what this returns is dropped; `log` gets its output.

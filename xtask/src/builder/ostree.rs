@@ -73,8 +73,7 @@ pub(super) fn needs() -> Vec<Need> {
 pub(super) fn install(
     order: &Order<'_>,
     job: &Job,
-    path: &Path,
-    disk: &File,
+    (path, disk): (&Path, &File),
     progress: &Progress,
 ) -> Result<()> {
     let image = order.image;
@@ -137,7 +136,7 @@ impl Script<'_> {
         let Script { order, job, firmware, memory, tools_size, path } = self;
         let layout = Layout::new(order.size, job.inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
-        let script = &job.script;
+        let script = order.root.join(SCRIPT);
         let command = cmd!(sh, "unshare")
             .args(user_namespace())
             .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])

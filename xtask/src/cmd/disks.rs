@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
@@ -12,17 +12,20 @@ use super::disk::{self, OutputReport};
 use crate::builder::{self, Builder, LocalImage, Order};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Qcow2Compression};
 use crate::hint::WithHint;
-use crate::oci::{Digest, ImageName};
+use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
-use crate::store::{self, Store};
+use crate::store;
 
 /// Changes when the same raw becomes other bytes in any format.
 const PROCESS: &str = "1";
 
 /// Disks of one image.
 pub(super) struct Request<'a> {
+    pub(super) name: &'a ImageName,
     pub(super) image: &'a LocalImage,
+    pub(super) registry: &'a Client,
     pub(super) builder: Builder,
+    pub(super) builder_image: &'a Reference,
     pub(super) size: DiskSize,
     pub(super) formats: &'a [DiskFormat],
     pub(super) options: &'a Options,
@@ -42,35 +45,23 @@ struct Record {
     sha256: String,
 }
 
-/// Finds the image that `name` names; its layers are all there afterwards.
-pub(super) fn image(name: &ImageName, session: &Session, registry: &Client) -> Result<LocalImage> {
-    let fetched = || Store::create(&session.cache("fetched"));
-    LocalImage::open(name, fetched, registry, &session.progress)
-}
-
-/// Who makes disks of `image`: the one that was asked for, or the one that the image asks for.
-pub(super) fn builder(image: &LocalImage, asked: Option<Builder>, name: &ImageName) -> Result<Builder> {
-    asked.or_else(|| Builder::of(image)).ok_or_else(|| no_builder(name)).hint(
-        "an image of debian-13 installs itself; others are installed by 'bootc install to-disk', \
-         and '--from FILE.raw' takes what comes of it",
-    )
-}
-
-fn no_builder(name: &ImageName) -> anyhow::Error {
-    anyhow!("{name} does not say that it can install itself: it has no label {}", builder::LABEL)
-}
-
 /// Makes what is not there.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
-    let Request { image, builder, size, formats, options, folder } = request;
-    let kept = session.cache("raw");
+    let Request { formats, options, folder, .. } = request;
+    let (kept, fetched) = (session.cache("raw"), session.cache("fetched"));
     let order = Order {
-        image,
-        builder: *builder,
-        size: size.bytes(),
+        image: request.image,
+        builder: request.builder,
+        size: request.size.bytes(),
         name: &options.name,
         root: &session.root,
         kept: &kept,
+        fetched: &fetched,
+        registry: request.registry,
+        builder_image: request.builder_image,
+        upgrades_from: &upgrades_from(request.name, session)?,
+        formats,
+        output: folder,
     };
     let inputs = builder::inputs(&order)?;
     let template = match formats.contains(&DiskFormat::Ova) {
@@ -92,7 +83,8 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         return Ok(reports.into_iter().flatten().collect());
     }
 
-    let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
+    let order = Order { formats: &missing, ..order };
+    let raw = builder::ensure(&order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
     let written = disk::write(&raw.path, &missing, options, folder, session)?;
     for report in written.outputs {
         request.record(&report, key(report.format), session)?;
@@ -102,6 +94,17 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         }
     }
     Ok(reports.into_iter().flatten().collect())
+}
+
+/// Where a host that runs the image looks for its next version: the image's registry, or the
+/// project's for an image that is in none yet.
+fn upgrades_from(name: &ImageName, session: &Session) -> Result<Reference> {
+    match name {
+        ImageName::Registry(reference) => Ok(reference.clone()),
+        ImageName::Layout { tag, .. } => {
+            Ok(session.workspace()?.settings.image.tagged(tag.as_deref().unwrap_or("latest")))
+        }
+    }
 }
 
 /// What a disk is made of. What another format alone depends on does not count.

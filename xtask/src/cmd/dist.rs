@@ -8,12 +8,14 @@ use serde::Serialize;
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
 use super::{Session, disks};
+use crate::builder::{Builder, LocalImage};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::Qcow2Compression;
-use crate::flags::{Compose, Deliver, Dist};
-use crate::hint::WithHint;
+use crate::flags::{Compose, Deliver, DiskBuilder, Dist};
+use crate::hint::{self, WithHint};
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
+use crate::preflight::Unready;
 use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::release;
@@ -37,7 +39,8 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
 
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
-    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, session, &registry) };
+    let disks =
+        if flags.no_disks { Ok(Vec::new()) } else { disks(&name, &flags.builder, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
     let is_pushed = flags.deliver.push && disks.is_ok();
     let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
@@ -75,35 +78,49 @@ fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Cli
 }
 
 /// The disks that Cargo.toml names, where the image can be made into some here.
-fn disks(name: &ImageName, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
+fn disks(
+    name: &ImageName,
+    flags: &DiskBuilder,
+    session: &Session,
+    registry: &Client,
+) -> Result<Vec<OutputReport>> {
     let settings = session.workspace()?.settings;
     if settings.formats.is_empty() {
         return Ok(Vec::new());
     }
     let without_disks = |error: anyhow::Error| {
-        session.progress.warn(format!("there are no disks: {error:#}"));
+        let hints: String = hint::hints(&error).map(|hint| format!("\nhint: {hint}")).collect();
+        session.progress.warn(format!("there are no disks: {error:#}{hints}"));
         Ok(Vec::new())
     };
-    let image = match disks::image(name, session, registry) {
-        Ok(image) => image,
-        Err(error) => return without_disks(error),
-    };
-    let builder = match disks::builder(&image, None, name) {
-        Ok(builder) => builder,
-        Err(error) => return without_disks(error),
+    let image = LocalImage::open(name, registry);
+    let chosen = image.and_then(|image| Ok((Builder::choose(&image, flags.builder, name)?, image)));
+    let (builder, image) = match chosen {
+        Ok(chosen) => chosen,
+        Err(error) if flags.builder.is_none() => return without_disks(error),
+        Err(error) => return Err(error),
     };
     let mut formats = settings.formats;
     formats.sort_unstable();
     formats.dedup();
     let request = disks::Request {
+        name,
         image: &image,
+        registry,
         builder,
+        builder_image: &flags.builder_image,
         size: settings.disk_size,
         formats: &formats,
         options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
         folder: &disk::folder(session),
     };
-    disks::make(&request, session)
+    match disks::make(&request, session) {
+        // An image is made by anyone; who wants disks that only root makes says so.
+        Err(error) if flags.builder.is_none() && builder.is_of_root() && hint::is::<Unready>(&error) => {
+            without_disks(error)
+        }
+        made => made,
+    }
 }
 
 /// What was made. Keys may be added, none renamed.
