@@ -56,11 +56,10 @@ pub(super) fn make(
         storage: &podman.storage,
         wishes,
     };
-    let doing = format!("making a disk of {} with its own bootc", order.name);
-    let step = progress.step(format!("{doing}; this takes some minutes"));
+    let doing = format!("making a disk of {} with its own bootc; this takes some minutes", order.name);
+    let step = progress.step(doing);
     let done = podman.run(&install.container(), folder, &step);
-    let released = podman.release(&path);
-    done.and(released).context(doing)?;
+    done.and(podman.release(&path))?;
     step.done(format!("made a disk of {}", order.name));
     Ok(path)
 }

@@ -4,6 +4,7 @@
 
 mod base;
 mod bases;
+mod builders;
 mod disk;
 mod failures;
 mod harness;

@@ -1,0 +1,454 @@
+//! Disks by builders that are containers. osbuild's are a stand-in's; the image that installs itself
+//! is run by real podman.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use insta::assert_snapshot;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    INDEX, Layout, MANIFEST, REF_NAME, Run, Workspace, fingerprint, host_architecture, judge, sha256,
+    skopeo_push,
+};
+use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::standin::set_up_engine;
+use crate::testing::{Registry, program};
+
+const SETTINGS: &str =
+    "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
+
+/// A workspace, an image in a registry, and podman's stand-in.
+struct Stage {
+    workspace: Workspace,
+    _registry: Registry,
+    image: String,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let workspace = Workspace::with_good_image();
+        let registry = Registry::docker();
+        let image = format!("{}/me/os:t", registry.address());
+        skopeo_push(&format!("oci:{}:t", workspace.path("../out").display()), &image, "");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin/podman/podman");
+        fs::create_dir_all(workspace.path("../podman/state")).unwrap();
+        fs::copy(script, workspace.path("../podman/podman")).unwrap();
+        let stage = Stage { workspace, _registry: registry, image };
+        stage.set_mode("well");
+        stage
+    }
+
+    /// How the next builder ends.
+    fn set_mode(&self, mode: &str) {
+        self.workspace.write("../podman/state/mode", mode);
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = self.workspace.command(arguments);
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", self.workspace.path("../podman").display()));
+        command
+    }
+
+    /// `disk` of the image.
+    fn disk(&self, arguments: &str) -> Run {
+        let command = format!("disk {arguments} --from {} --size 1GiB --output ../disks", self.image);
+        Run::new(self.command(&command).output().unwrap())
+    }
+
+    fn ok(&self, arguments: &str) -> Run {
+        let run = self.disk(arguments);
+        assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
+        run
+    }
+
+    /// The error of one that has to fail, without what differs from run to run.
+    fn failure(&self, arguments: &str) -> String {
+        let error = self.disk(arguments).failure();
+        let error = error.replace(self.workspace.path("../").to_str().unwrap(), "DIR/");
+        error.lines().map(|line| without_container(line) + "\n").collect()
+    }
+
+    /// What podman was called for, since the last time.
+    fn calls(&self) -> Vec<String> {
+        let path = self.workspace.path("../podman/state/calls");
+        let calls = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(path, "").unwrap();
+        calls.lines().map(|call| call.split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        names(&self.workspace.path("target/xtask/raw"))
+    }
+}
+
+/// A line of an error without the container's name, which depends on the folder.
+fn without_container(line: &str) -> String {
+    match line.split_once("bootc-testboot-") {
+        Some((before, after)) => format!("{before}NAME{}", &after[12..]),
+        None => line.to_owned(),
+    }
+}
+
+#[test]
+fn both_generations_of_the_builder_make_a_disk() {
+    for builder in
+        ["quay.io/centos-bootc/bootc-image-builder:latest", "ghcr.io/osbuild/image-builder-cli:latest"]
+    {
+        let stage = Stage::new();
+        let workspace = &stage.workspace;
+        let run = stage.ok(&format!("raw qcow2 --builder-image {builder} --json"));
+        let report: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(report["outputs"][0]["virtual_size"], 1 << 30);
+        // Nothing slow comes before what can be told at once, and the image before its container.
+        let order = ["info", "image", "info", "run", "image", "pull", "image", "rm", "run"];
+        assert_eq!(stage.calls(), order);
+        // A log shows what the builder says, on both of its outputs.
+        for line in ["\nBuilding manifest-raw.json\n", "\norg.osbuild.bootc.install-to-filesystem: "] {
+            assert!(run.stderr.contains(line), "{line}: {}", run.stderr);
+        }
+
+        let disk = workspace.path("../disks/os-t");
+        let (raw, qcow2) = (format!("{}.raw", disk.display()), format!("{}.qcow2", disk.display()));
+        judge("sfdisk", &format!("--verify {raw}"));
+        judge("qemu-img", &format!("check {qcow2}"));
+        judge("qemu-img", &format!("compare -f raw -F qcow2 {raw} {qcow2}"));
+        // The stand-in wrote the configuration that it was given into the partition.
+        let config = fs::read(workspace.path("configs/builder/config.toml")).unwrap();
+        assert_eq!(fs::read(&raw).unwrap()[2 << 20..][..config.len()], config);
+        workspace.ok("disk vmdk --from ../disks/os-t.raw --output ../disks");
+        assert_eq!(names(&workspace.path("../podman/state/containers")), [""; 0]);
+        assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
+
+        // It is there now. Another format is made of what was kept, another configuration of anew.
+        let before = fingerprint(&workspace.path("../disks"));
+        let again = format!("raw qcow2 --builder-image {builder} --json");
+        assert_eq!(stage.ok(&again).stdout, run.stdout);
+        assert_eq!(fingerprint(&workspace.path("../disks")), before);
+        stage.ok(&format!("vhd --builder-image {builder}"));
+        assert_eq!(stage.calls(), [""; 0]);
+        workspace.write("configs/builder/config.toml", "[customizations.kernel]\nappend = \"quiet\"\n");
+        assert_ne!(stage.ok(&again).stdout, run.stdout);
+        // The image was in podman's storage already.
+        assert_eq!(stage.calls(), ["info", "image", "info", "run", "image", "rm", "run"]);
+        assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
+    }
+}
+
+#[test]
+fn a_builder_that_fails_is_told_and_leaves_nothing() {
+    let stage = Stage::new();
+    stage.ok("qcow2");
+    stage.workspace.write("configs/builder/config.toml", "");
+    let before = fingerprint(&stage.workspace.path("../disks"));
+    let fails = |mode: &str, arguments: &str| {
+        stage.set_mode(mode);
+        let error = stage.failure(arguments);
+        assert_eq!(fingerprint(&stage.workspace.path("../disks")), before, "{mode}");
+        assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
+        assert_eq!(names(&stage.workspace.path("../podman/state/containers")), [""; 0]);
+        error.replace(&stage.image, "IMAGE")
+    };
+    assert_snapshot!(fails("fails", "qcow2"), @"
+    error: making a disk of os-t: `podman run --rm --name NAME --stop-timeout=2 --pull=never --privileged --security-opt label=type:unconfined_t --volume DIR/ws/configs/builder/config.toml:/config.toml:ro --volume DIR/ws/target/xtask/raw/.unfinished:/output --volume DIR/podman/state/storage:/var/lib/containers/storage quay.io/centos-bootc/bootc-image-builder:latest --type raw --rootfs ext4 --chown 0:0 --progress verbose 127.0.0.1:PORT/me/os:t` failed (exit status: 1)
+        org.osbuild.bootc.install-to-filesystem: HEX
+        Error: cannot run osbuild: exit status 1
+      and before, on standard output
+        Building manifest-raw.json
+        ERROR Installing to filesystem: no kernel found
+    hint: the lines above say which step failed; '--builder' chooses another way
+    ");
+    let full = fails("full", "qcow2");
+    assert!(full.contains("No space left on device\n"), "{full}");
+    assert!(full.contains("hint: free some space: "), "{full}");
+    assert_snapshot!(fails("twice", "qcow2"), @"
+    error: making a disk of os-t: looking for what the builder wrote in DIR/ws/target/xtask/raw/.unfinished: it wrote 2 files that end in .raw, and one is expected
+    hint: '--builder-image' names another version
+    ");
+    assert_snapshot!(fails("well", "qcow2 --builder-image docker.io/library/nginx:latest"), @"
+    error: making a disk of os-t: docker.io/library/nginx:latest builds no disks: its 'build' knows neither --rootfs nor --bootc-ref
+    hint: '--builder-image' names bootc-image-builder's image, or image-builder's
+    ");
+    stage.workspace.write("configs/builder/config.toml", "[[customizations.user]\n");
+    assert!(fails("well", "qcow2").contains("reading configs/builder/config.toml: "));
+    stage.calls();
+    fails("well", "qcow2 --builder ostree");
+    assert_eq!(stage.calls(), [""; 0]);
+}
+
+#[test]
+fn an_interrupt_ends_the_container() {
+    let stage = Stage::new();
+    stage.set_mode("slow");
+    let disk = format!("disk qcow2 --from {} --size 1GiB --output ../disks", stage.image);
+    let containers = stage.workspace.path("../podman/state/containers");
+    let half = stage.workspace.path("target/xtask/raw/.unfinished/image/disk.raw");
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut child = start(stage.command(&disk));
+        wait_until("the builder's start", || half.exists());
+        if signal == Signal::KILL {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(names(&containers).len(), 1);
+        } else {
+            interrupt(child, signal);
+            assert_eq!((names(&containers), stage.kept()), (vec![], vec![]));
+        }
+    }
+    assert!(!stage.workspace.path("../disks").exists());
+    // What a killed run left, container included, goes with the next.
+    stage.set_mode("well");
+    stage.ok("qcow2");
+    assert_eq!((names(&containers).len(), stage.kept().len()), (0, 1));
+}
+
+/// An ordinary user on a machine without an engine, and an image that fits nowhere.
+#[test]
+fn all_that_is_missing_is_told_at_once() {
+    let workspace = Workspace::with_standin();
+    let large = "oci:../large:t";
+    write_image(&workspace.path("../large"), &[], json!({"containers.bootc": "1"}), Some(9 << 50));
+    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
+    fs::create_dir(workspace.path("target")).unwrap();
+    fs::set_permissions(workspace.path("target"), PermissionsExt::from_mode(0o777)).unwrap();
+    let settings = SETTINGS.replace("registry.example", "127.0.0.1:1");
+    workspace.write("Cargo.toml", &settings);
+    fs::create_dir(workspace.path("../bin")).unwrap();
+
+    let error = |builder: &str| {
+        let mut command = Command::new(program("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_xtask")]);
+        command.args(format!("disk qcow2 --from {large} --output target/disks {builder}").split_whitespace());
+        workspace.prepare(&mut command);
+        command.env("PATH", workspace.path("../bin"));
+        let error = Run::new(command.output().unwrap()).failure();
+        assert!(!workspace.path("target/disks").exists());
+        // How much is free differs.
+        let error = error.replace(workspace.path("../").to_str().unwrap(), "DIR/");
+        error
+            .lines()
+            .map(|line| match line.split_once(" are free for ") {
+                Some((_, rest)) => format!("SOME are free for {rest}\n"),
+                None => format!("{line}\n"),
+            })
+            .collect::<String>()
+    };
+    assert_snapshot!(error(""), @"
+    error: podman is missing: it runs builders of disks
+    skopeo is missing: it brings an image from a layout into podman's storage
+    image-builder has to be root: it attaches and mounts disks
+    oci:../large:t lacks layers, which are in another place, and 127.0.0.1:PORT/os:t did not say whether it has the image (http://127.0.0.1:PORT/v2/os/manifests/t cannot be reached: Connection refused (os error 111))
+    SOME are free for /var/lib/containers/storage, DIR/ws/target/xtask/raw, DIR/ws/target/disks, and it takes about 70932 TB
+    hint: run 'sudo apt-get install podman skopeo'; as root, '--yes' does it; run 'sudo -v' before it, or run it as root; make the image with '--full', or push it, so that podman can pull it; free some space: 'sudo podman system prune' removes images that are not used
+    ");
+    assert!(error("--builder bootc").contains("losetup") || Path::new("/usr/sbin/losetup").exists());
+}
+
+#[test]
+fn a_builder_that_an_image_cannot_use_is_refused() {
+    let workspace = Workspace::with_standin();
+    let labels = json!({"containers.bootc": "1", "bootc-testboot.builder": "ostree"});
+    write_image(&workspace.path("../debian"), &[("a", b"a", 0o644)], labels, None);
+    write_image(&workspace.path("../plain"), &[("a", b"a", 0o644)], json!({}), None);
+    assert_snapshot!(workspace.failure("disk qcow2 --from oci:../debian:t --builder bootc"), @"
+    error: bootc makes no disk of oci:../debian:t: it has no bootc, and installs itself by ostree
+    hint: leave '--builder' out
+    ");
+    assert_snapshot!(workspace.failure("disk qcow2 --from oci:../plain:t"), @"
+    error: image-builder makes no disk of oci:../plain:t: no host boots it, since it has no label containers.bootc
+    hint: build on a bootc base, as 'cargo xtask list' shows them
+    ");
+    assert_snapshot!(workspace.failure("disk qcow2 --from oci:../plain:t --builder bootc"), @"
+    error: bootc makes no disk of oci:../plain:t: no host boots it, since it has no label containers.bootc
+    hint: build on a bootc base, as 'cargo xtask list' shows them
+    ");
+    let run = workspace.run("vm run target/a.raw --builder bootc");
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+}
+
+/// `dist` makes an image anywhere; it makes no disks where its builder cannot run.
+#[test]
+fn dist_does_without_disks_that_only_root_makes() {
+    let workspace = Workspace::with_standin();
+    workspace.write("Cargo.toml", &format!("{SETTINGS}formats = [\"qcow2\"]\n"));
+    fs::create_dir(workspace.path("../bin")).unwrap();
+    for name in ["go", "git"] {
+        symlink(program(name), workspace.path("../bin").join(name)).unwrap();
+    }
+    let dist = |arguments: &str| {
+        let mut command = workspace.command(&format!("dist --base oci:../standin:t --json {arguments}"));
+        command.env("PATH", workspace.path("../bin"));
+        Run::new(command.output().unwrap())
+    };
+    let run = dist("");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["disks"], json!([]));
+    assert!(run.stderr.contains("warning: there are no disks: podman is missing"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: run 'sudo apt-get install podman skopeo'"), "{}", run.stderr);
+    // Who names a builder wants disks.
+    assert!(dist("--builder bootc").failure().contains("podman is missing"));
+}
+
+/// An image that installs itself as bootc's do, of this machine's own programs.
+fn self_installing(workspace: &Workspace) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin/podman/bootc");
+    let programs = [
+        "sh",
+        "cat",
+        "dd",
+        "mkfs.ext4",
+        "mount",
+        "umount",
+        "losetup",
+        "sfdisk",
+        "sleep",
+        "touch",
+        "readlink",
+    ];
+    let mut files: Vec<(String, Vec<u8>)> = vec![("usr/bin/bootc".to_owned(), fs::read(script).unwrap())];
+    let mut add = |path: &Path, name: String| {
+        if !files.iter().any(|(other, _)| *other == name) {
+            files.push((name, fs::read(path).unwrap()));
+        }
+    };
+    for name in programs {
+        let path = program(name);
+        for library in
+            judge("ldd", path.to_str().unwrap()).split_whitespace().filter(|word| word.starts_with('/'))
+        {
+            add(Path::new(library), library.trim_start_matches('/').to_owned());
+        }
+        add(&path, format!("usr/bin/{name}"));
+    }
+    let files: Vec<_> =
+        files.iter().map(|(name, content)| (name.as_str(), content.as_slice(), 0o755)).collect();
+    write_image(&workspace.path("../self"), &files, json!({"containers.bootc": "1"}), None);
+    "oci:../self:t".to_owned()
+}
+
+/// The file of the stand-in for bootc, in a disk's root.
+fn seen(raw: &Path) -> String {
+    let disk = format!("{}?offset=1048576", raw.display());
+    let output = Command::new(program("debugfs")).args(["-R", "cat /seen", &disk]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The loop devices of this machine that have a file below `folder`, and whatever has one that is
+/// removed already.
+fn loop_devices(folder: &Path) -> Vec<String> {
+    let list = judge("losetup", "--list --noheadings --raw --output NAME,BACK-FILE");
+    let folder = folder.to_str().unwrap();
+    // In a container, it is called as it is mounted there.
+    let is_ours = |line: &&str| line.contains(folder) || line.contains(" /output/");
+    list.lines().filter(is_ours).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_image_installs_itself_in_real_podman() {
+    let workspace = Workspace::new();
+    let image = self_installing(&workspace);
+    let engine = |mut command: Command| {
+        set_up_engine(&workspace, &mut command);
+        command
+    };
+    let disk = |more: &str| {
+        let disk =
+            format!("disk raw qcow2 --from {image} --size 1GiB --output ../disks --builder bootc {more}");
+        engine(workspace.command(&disk))
+    };
+    let configure = |append: &str| {
+        workspace
+            .write("configs/builder/config.toml", &format!("[customizations.kernel]\nappend = '{append}'\n"));
+    };
+    let containers = || {
+        let mut command = engine(Command::new(program("podman")));
+        let output = command.args(["ps", "--all", "--quiet"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+
+    configure("console=tty0 a=\"b c\"");
+    let run = Run::new(disk("").output().unwrap());
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.contains("\nInstallation complete!\n"), "{}", run.stderr);
+    let raw = workspace.path("../disks/t.raw");
+    judge("sfdisk", &format!("--verify {}", raw.display()));
+    let qcow2 = workspace.path("../disks/t.qcow2");
+    judge("qemu-img", &format!("compare -f raw -F qcow2 {} {}", raw.display(), qcow2.display()));
+    assert_snapshot!(seen(&raw), @"");
+    assert_eq!(fs::metadata(&raw).unwrap().uid(), rustix::process::geteuid().as_raw());
+    // A host looks for the next version where the project's images are.
+    let mut command = engine(Command::new(program("podman")));
+    let listed = command.args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().unwrap();
+    assert_eq!(String::from_utf8(listed.stdout).unwrap(), "registry.example/os:t\n");
+
+    let before = fingerprint(&workspace.path("../disks"));
+    let kept = || names(&workspace.path("target/xtask/raw"));
+    configure("standin.fails");
+    let error = Run::new(disk("").output().unwrap()).failure();
+    for part in ["error: no kernel found\n", "and before, on standard output\n    Installing image\nhint: "] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!((loop_devices(&workspace.path("../")), containers()), (vec![], String::new()));
+
+    configure("standin.slow");
+    for signal in [Signal::INT, Signal::TERM] {
+        let child = start(disk(""));
+        wait_until("the mount", || workspace.path("target/xtask/raw/.unfinished/attached").exists());
+        assert_eq!(loop_devices(&workspace.path("../")).len(), 1);
+        interrupt(child, signal);
+        assert_eq!((loop_devices(&workspace.path("../")), containers()), (vec![], String::new()));
+    }
+    assert_eq!((fingerprint(&workspace.path("../disks")), kept().len()), (before, 1));
+}
+
+#[test]
+fn stand_ins_are_sound() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin/podman");
+    judge("shellcheck", &format!("{0}/podman {0}/bootc", folder.display()));
+}
+
+/// Writes an image of one layer as tag `t`: files, labels, and what its layer claims to have in bytes
+/// if that is not the truth.
+fn write_image(dir: &Path, files: &[(&str, &[u8], u32)], labels: Value, claims: Option<u64>) {
+    let layout = Layout::create(dir);
+    let mut builder = tar::Builder::new(Vec::new());
+    for folder in ["dev/", "mnt/", "output/", "proc/", "run/", "sys/", "tmp/", "var/lib/containers/storage/"]
+    {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_size(0);
+        builder.append_data(&mut header, folder, &[][..]).unwrap();
+    }
+    for (path, content, mode) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(*mode);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_mode(0o777);
+    header.set_size(0);
+    builder.append_link(&mut header, "bin", "usr/bin").unwrap();
+    let tar = builder.into_inner().unwrap();
+    let mut layer = layout.put(&tar, "application/vnd.oci.image.layer.v1.tar");
+    if let Some(size) = claims {
+        layer["size"] = json!(size);
+    }
+    let config = json!({
+        "architecture": host_architecture(), "os": "linux", "config": {"Labels": labels},
+        "rootfs": {"type": "layers", "diff_ids": [sha256(&tar)]}, "history": [{"created_by": "a test"}],
+    });
+    let config = layout.put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+    let mut manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
+    manifest["annotations"] = json!({REF_NAME: "t"});
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+}
