@@ -42,7 +42,8 @@ pub(crate) enum Builder {
     /// The image's own ostree, GRUB and mke2fs, in namespaces: no container engine
     Ostree,
     /// bootc-image-builder or image-builder, by root's podman: all of config.toml
-    ImageBuilder,
+    #[value(name = "image-builder")]
+    Osbuild,
     /// The image's own 'bootc install to-disk', by root's podman: faster, without users
     Bootc,
 }
@@ -106,16 +107,16 @@ impl Builder {
     /// it.
     pub(crate) fn choose(image: &LocalImage, asked: Option<Builder>, name: &ImageName) -> Result<Builder> {
         let own = image.label(LABEL).and_then(|name| Builder::from_str(name, false).ok());
-        let builder = asked.or(own).unwrap_or(Builder::ImageBuilder);
+        let builder = asked.or(own).unwrap_or(Builder::Osbuild);
         match (builder, own) {
             // Whether it has the programs is seen when its layers are.
             (Builder::Ostree, _) => Ok(builder),
-            (Builder::ImageBuilder | Builder::Bootc, Some(Builder::Ostree)) => Err(anyhow!(
+            (Builder::Osbuild | Builder::Bootc, Some(Builder::Ostree)) => Err(anyhow!(
                 "{builder} makes no disk of {name}: it has no bootc, and installs itself by ostree"
             ))
             .hint("leave '--builder' out"),
-            (Builder::ImageBuilder | Builder::Bootc, _) if image.is_bootc() => Ok(builder),
-            (Builder::ImageBuilder | Builder::Bootc, _) => Err(anyhow!(
+            (Builder::Osbuild | Builder::Bootc, _) if image.is_bootc() => Ok(builder),
+            (Builder::Osbuild | Builder::Bootc, _) => Err(anyhow!(
                 "{builder} makes no disk of {name}: no host boots it, since it has no label containers.bootc"
             ))
             .hint("build on a bootc base, as 'cargo xtask list' shows them"),
@@ -126,14 +127,14 @@ impl Builder {
     pub(crate) fn is_of_root(self) -> bool {
         match self {
             Builder::Ostree => false,
-            Builder::ImageBuilder | Builder::Bootc => true,
+            Builder::Osbuild | Builder::Bootc => true,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Builder::Ostree => "ostree",
-            Builder::ImageBuilder => "image-builder",
+            Builder::Osbuild => "image-builder",
             Builder::Bootc => "bootc",
         }
     }
@@ -142,7 +143,7 @@ impl Builder {
     pub(crate) fn needs(self) -> Vec<Need> {
         match self {
             Builder::Ostree => ostree::needs(),
-            Builder::ImageBuilder => vec![podman::PODMAN],
+            Builder::Osbuild => vec![podman::PODMAN],
             Builder::Bootc => vec![podman::PODMAN, podman::LOSETUP],
         }
     }
@@ -154,7 +155,7 @@ impl Order<'_> {
         let mut needs = self.builder.needs();
         match self.builder {
             Builder::Ostree => Ok((needs, Vec::new())),
-            Builder::ImageBuilder | Builder::Bootc => {
+            Builder::Osbuild | Builder::Bootc => {
                 if matches!(self.image.name, ImageName::Layout { .. }) {
                     needs.push(podman::SKOPEO);
                 }
@@ -215,7 +216,7 @@ impl Job {
         };
         let (process, own) = match order.builder {
             Builder::Ostree => (ostree::PROCESS, vec![digest_of(ostree::SCRIPT)?]),
-            Builder::ImageBuilder => {
+            Builder::Osbuild => {
                 let builder = order.builder_image.to_string();
                 (image_builder::PROCESS, vec![digest_of(CONFIG)?, builder, order.upgrades_from.to_string()])
             }
@@ -267,7 +268,7 @@ fn build(order: &Order<'_>, job: &Job, folder: &Path, progress: &Progress) -> Re
             ostree::install(order, job, (&path, &file), progress)?;
             Ok(path)
         }
-        Builder::ImageBuilder => image_builder::make(image_builder::Product::Raw, order, folder, progress),
+        Builder::Osbuild => image_builder::make(image_builder::Product::Raw, order, folder, progress),
         Builder::Bootc => {
             let wishes = bootc::Wishes { kernel_arguments: &job.kernel_arguments, root_keys: None };
             bootc::make(&wishes, order, folder, progress)

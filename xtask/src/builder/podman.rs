@@ -233,7 +233,7 @@ impl Podman {
         let sh = Shell::new()?;
         let metadata = fs::metadata(file).with_context(|| format!("looking at {}", file.display()))?;
         let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let list = ["--list", "--noheadings", "--raw", "--output", "NAME,BACK-INO,BACK-MAJ:MIN"];
+        let list = ["--list", "--noheadings", "--output", "NAME,BACK-INO,BACK-MAJ:MIN"];
         let text = exec::clean_up(self.access.command(&sh, LOSETUP.program).args(list))?;
         for name in loop_devices(&text, metadata.ino(), device) {
             let hint = format!("run 'sudo losetup --detach {name}'");
@@ -304,7 +304,7 @@ fn hint(text: &str) -> &'static str {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["no space left on device"]) {
         "free some space: 'sudo podman system df' shows what images take, 'sudo podman system prune' removes what is unused"
-    } else if says(&["unauthorized", "authentication required", "denied"]) {
+    } else if says(&["unauthorized", "authentication required", ": denied"]) {
         "root's podman has logins of its own: run 'sudo podman login' for the registry"
     } else if says(&["manifest unknown", "name unknown", "image not known"]) {
         "check the image's name; '--builder-image' names another builder"
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_loop_device_is_told_by_its_file() {
-        let table = "/dev/loop0 12 254:0\n/dev/loop1 12 254:1\n/dev/loop2 \n/dev/loop10 12 254:0\n";
+        let table = "/dev/loop0  12 254:0  \n/dev/loop1  12 254:1  \n/dev/loop2 \n/dev/loop10 12 254:0  \n";
         assert_eq!(loop_devices(table, 12, (254, 0)).collect::<Vec<_>>(), ["/dev/loop0", "/dev/loop10"]);
         assert_eq!(loop_devices(table, 1, (254, 0)).count(), 0);
     }
@@ -333,6 +333,7 @@ mod tests {
         for (text, expected) in [
             ("write /output/image/disk.raw: No space left on device", "free some space"),
             ("Error: initializing source: unauthorized: access denied", "sudo podman login"),
+            ("lstat /root/.config: permission denied", "'--builder'"),
             ("Error: quay.io/a/b:c: image not known", "check the image's name"),
             ("pinging container registry quay.io: dial tcp: lookup quay.io", "reachable"),
             ("losetup: cannot find an unused loop device", "modprobe loop"),

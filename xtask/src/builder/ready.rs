@@ -90,7 +90,7 @@ fn claims(order: &Order<'_>, storage: &Path, has_image: bool) -> Result<Vec<Clai
     let image = if has_image { 0 } else { content };
     // osbuild has a tree of its own, in the container.
     let work = match order.builder {
-        Builder::ImageBuilder => content,
+        Builder::Osbuild => content,
         Builder::Bootc | Builder::Ostree => 0,
     };
     let of_format = |format: &DiskFormat| match format {

@@ -49,9 +49,13 @@ impl Stage {
 
     fn command(&self, arguments: &str) -> Command {
         let mut command = self.workspace.command(arguments);
-        let path = std::env::var("PATH").unwrap();
-        command.env("PATH", format!("{}:{path}", self.workspace.path("../podman").display()));
+        command.env("PATH", self.path());
         command
+    }
+
+    /// Programs, podman's stand-in first.
+    fn path(&self) -> String {
+        format!("{}:{}", self.workspace.path("../podman").display(), std::env::var("PATH").unwrap())
     }
 
     /// `disk` of the image.
@@ -206,24 +210,54 @@ fn an_interrupt_ends_the_container() {
     assert_eq!((names(&containers).len(), stage.kept().len()), (0, 1));
 }
 
+/// `disk` by a user who is not root.
+fn as_nobody(workspace: &Workspace, arguments: &str) -> Command {
+    fs::create_dir_all(workspace.path("target")).unwrap();
+    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
+    judge("chmod", &format!("-R a+rwX {}", workspace.path("target").display()));
+    let mut command = Command::new(program("setpriv"));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_xtask")]);
+    command.args(arguments.split_whitespace());
+    workspace.prepare(&mut command);
+    command.env("HOME", workspace.path("../"));
+    command
+}
+
+/// sudo is a stand-in as well: what it starts has no more rights than the user.
+#[test]
+fn an_ordinary_user_goes_by_sudo() {
+    let stage = Stage::new();
+    let workspace = &stage.workspace;
+    workspace.write(
+        "../podman/sudo",
+        "#!/bin/sh\n[ \"$1\" = -n ] || exit 1\necho \"$2\" >>\"$0.calls\"\nshift\nexec \"$@\"\n",
+    );
+    judge("chmod", &format!("-R a+rwx {}", workspace.path("../podman").display()));
+    let disk = format!("disk raw --from {} --size 1GiB --output target/disks", stage.image);
+    let mut command = as_nobody(workspace, &disk);
+    command.env("PATH", stage.path());
+    let run = Run::new(command.output().unwrap());
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    let calls = fs::read_to_string(workspace.path("../podman/state/calls")).unwrap();
+    assert!(calls.contains(" --chown 65534:65534 "), "{calls}");
+    let by_sudo = fs::read_to_string(workspace.path("../podman/sudo.calls")).unwrap();
+    assert_eq!(by_sudo.lines().filter(|program| *program == "podman").count(), calls.lines().count());
+    assert!(by_sudo.ends_with("podman\nchown\n"), "{by_sudo}");
+}
+
 /// An ordinary user on a machine without an engine, and an image that fits nowhere.
 #[test]
 fn all_that_is_missing_is_told_at_once() {
     let workspace = Workspace::with_standin();
     let large = "oci:../large:t";
     write_image(&workspace.path("../large"), &[], json!({"containers.bootc": "1"}), Some(9 << 50));
-    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
-    fs::create_dir(workspace.path("target")).unwrap();
-    fs::set_permissions(workspace.path("target"), PermissionsExt::from_mode(0o777)).unwrap();
     let settings = SETTINGS.replace("registry.example", "127.0.0.1:1");
     workspace.write("Cargo.toml", &settings);
     fs::create_dir(workspace.path("../bin")).unwrap();
 
     let error = |builder: &str| {
-        let mut command = Command::new(program("setpriv"));
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_xtask")]);
-        command.args(format!("disk qcow2 --from {large} --output target/disks {builder}").split_whitespace());
-        workspace.prepare(&mut command);
+        let disk = format!("disk qcow2 --from {large} --output target/disks {builder}");
+        let mut command = as_nobody(&workspace, &disk);
         command.env("PATH", workspace.path("../bin"));
         let error = Run::new(command.output().unwrap()).failure();
         assert!(!workspace.path("target/disks").exists());
@@ -245,7 +279,7 @@ fn all_that_is_missing_is_told_at_once() {
     SOME are free for /var/lib/containers/storage, DIR/ws/target/xtask/raw, DIR/ws/target/disks, and it takes about 70932 TB
     hint: run 'sudo apt-get install podman skopeo'; as root, '--yes' does it; run 'sudo -v' before it, or run it as root; make the image with '--full', or push it, so that podman can pull it; free some space: 'sudo podman system prune' removes images that are not used
     ");
-    assert!(error("--builder bootc").contains("losetup") || Path::new("/usr/sbin/losetup").exists());
+    assert!(error("--builder bootc").contains("\nbootc has to be root: "));
 }
 
 #[test]
@@ -338,14 +372,13 @@ fn seen(raw: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The loop devices of this machine that have a file below `folder`, and whatever has one that is
-/// removed already.
-fn loop_devices(folder: &Path) -> Vec<String> {
-    let list = judge("losetup", "--list --noheadings --raw --output NAME,BACK-FILE");
-    let folder = folder.to_str().unwrap();
-    // In a container, it is called as it is mounted there.
-    let is_ours = |line: &&str| line.contains(folder) || line.contains(" /output/");
-    list.lines().filter(is_ours).map(str::to_owned).collect()
+/// The loop devices of this machine whose file has this number, or was removed although they have it.
+fn loop_devices(inode: u64) -> usize {
+    let list = judge("losetup", "--list --noheadings --output NAME,BACK-INO,BACK-FILE");
+    let is_ours = |line: &&str| {
+        line.split_whitespace().nth(1) == Some(&inode.to_string()) || line.ends_with("/disk.raw (deleted)")
+    };
+    list.lines().filter(is_ours).count()
 }
 
 #[test]
@@ -379,7 +412,7 @@ fn an_image_installs_itself_in_real_podman() {
     judge("sfdisk", &format!("--verify {}", raw.display()));
     let qcow2 = workspace.path("../disks/t.qcow2");
     judge("qemu-img", &format!("compare -f raw -F qcow2 {} {}", raw.display(), qcow2.display()));
-    assert_snapshot!(seen(&raw), @"");
+    assert_snapshot!(seen(&raw), @r#" --generic-image --via-loopback --skip-fetch-check <console=tty0><a="b c">"#);
     assert_eq!(fs::metadata(&raw).unwrap().uid(), rustix::process::geteuid().as_raw());
     // A host looks for the next version where the project's images are.
     let mut command = engine(Command::new(program("podman")));
@@ -393,15 +426,17 @@ fn an_image_installs_itself_in_real_podman() {
     for part in ["error: no kernel found\n", "and before, on standard output\n    Installing image\nhint: "] {
         assert!(error.contains(part), "{error}");
     }
-    assert_eq!((loop_devices(&workspace.path("../")), containers()), (vec![], String::new()));
+    assert_eq!((loop_devices(0), containers()), (0, String::new()));
 
     configure("standin.slow");
+    let unfinished = workspace.path("target/xtask/raw/.unfinished");
     for signal in [Signal::INT, Signal::TERM] {
         let child = start(disk(""));
-        wait_until("the mount", || workspace.path("target/xtask/raw/.unfinished/attached").exists());
-        assert_eq!(loop_devices(&workspace.path("../")).len(), 1);
+        wait_until("the mount", || unfinished.join("attached").exists());
+        let inode = fs::metadata(unfinished.join("disk.raw")).unwrap().ino();
+        assert_eq!(loop_devices(inode), 2);
         interrupt(child, signal);
-        assert_eq!((loop_devices(&workspace.path("../")), containers()), (vec![], String::new()));
+        assert_eq!((loop_devices(inode), containers()), (0, String::new()));
     }
     assert_eq!((fingerprint(&workspace.path("../disks")), kept().len()), (before, 1));
 }
