@@ -156,7 +156,8 @@ impl Order<'_> {
         match self.builder {
             Builder::Ostree => Ok((needs, Vec::new())),
             Builder::Osbuild | Builder::Bootc => {
-                if matches!(self.image.name, ImageName::Layout { .. }) {
+                let is_layout = matches!(self.image.name, ImageName::Layout { .. });
+                if is_layout && self.image.layers_elsewhere()?.is_none() {
                     needs.push(podman::SKOPEO);
                 }
                 Ok((needs, ready::lacks(self)?))

@@ -144,6 +144,53 @@ fn both_generations_of_the_builder_make_a_disk() {
 }
 
 #[test]
+fn a_builder_may_make_a_larger_disk() {
+    let stage = Stage::new();
+    stage.set_mode("large");
+    let run = stage.ok("raw --json");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["outputs"][0]["virtual_size"], 2_u64 << 30);
+    let warning = "warning: the disk has 2.15 GB, not 1.07 GB: image-builder made it as large\n";
+    assert!(run.stderr.contains(warning), "{}", run.stderr);
+}
+
+/// A layout with our layers alone: podman can pull what has been pushed, and nothing else.
+#[test]
+fn a_layout_without_its_base_is_pulled_once_it_is_pushed() {
+    let stage = Stage::new();
+    let workspace = &stage.workspace;
+    let registry = stage.image.split('/').next().unwrap();
+    skopeo_push(
+        &format!("oci:{}:t", workspace.path("../standin").display()),
+        &format!("{registry}/base:t"),
+        "",
+    );
+    let build = format!("build --base {registry}/base:t --to");
+    workspace.ok(&format!("{build} oci:../partial:v1"));
+    workspace.write("Cargo.toml", &SETTINGS.replace("registry.example/os", &format!("{registry}/me/os")));
+    let disk = || {
+        Run::new(
+            stage
+                .command("disk raw --from oci:../partial:v1 --size 1GiB --output ../disks")
+                .output()
+                .unwrap(),
+        )
+    };
+    assert_snapshot!(disk().failure(), @"
+    error: oci:../partial:v1 lacks layers, which are in 127.0.0.1:PORT/base:t (sha256:HEX), and 127.0.0.1:PORT/me/os:v1 has not got the image
+    hint: make the image with '--full', or push it, so that podman can pull it
+    ");
+    // Another image of the name is none.
+    workspace.ok(&format!("{build} {registry}/me/os:v1 --app-version other"));
+    assert!(disk().failure().contains(" has not got the image\n"));
+    workspace.ok(&format!("{build} {registry}/me/os:v1"));
+    stage.calls();
+    let run = disk();
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(stage.calls().contains(&"pull".to_owned()));
+}
+
+#[test]
 fn a_builder_that_fails_is_told_and_leaves_nothing() {
     let stage = Stage::new();
     stage.ok("qcow2");
@@ -273,11 +320,10 @@ fn all_that_is_missing_is_told_at_once() {
     };
     assert_snapshot!(error(""), @"
     error: podman is missing: it runs builders of disks
-    skopeo is missing: it brings an image from a layout into podman's storage
     image-builder has to be root: it attaches and mounts disks
     oci:../large:t lacks layers, which are in another place, and 127.0.0.1:PORT/os:t did not say whether it has the image (http://127.0.0.1:PORT/v2/os/manifests/t cannot be reached: Connection refused (os error 111))
     SOME are free for /var/lib/containers/storage, DIR/ws/target/xtask/raw, DIR/ws/target/disks, and it takes about 70932 TB
-    hint: run 'sudo apt-get install podman skopeo'; as root, '--yes' does it; run 'sudo -v' before it, or run it as root; make the image with '--full', or push it, so that podman can pull it; free some space: 'sudo podman system prune' removes images that are not used
+    hint: run 'sudo apt-get install podman'; as root, '--yes' does it; run 'sudo -v' before it, or run it as root; make the image with '--full', or push it, so that podman can pull it; free some space: 'sudo podman system prune' removes images that are not used
     ");
     assert!(error("--builder bootc").contains("\nbootc has to be root: "));
 }
