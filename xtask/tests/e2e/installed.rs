@@ -222,7 +222,7 @@ fn a_run_that_is_ended_leaves_no_mount() {
             .command(&format!("disk raw --from oci:{}:os --size 2GiB --output ../disks", image.display()))
     };
     let kept = workspace.path("target/xtask/raw");
-    let unfinished = kept.join(".unfinished.raw");
+    let unfinished = kept.join(".unfinished/disk.raw");
     let is_at_work = || kept.join(".root").exists();
     let has_written = || fs::metadata(&unfinished).is_ok_and(|disk| disk.blocks() > 0);
     let check = || {
@@ -237,7 +237,7 @@ fn a_run_that_is_ended_leaves_no_mount() {
         wait_until("its work", moment);
         interrupt(child, Signal::INT);
         check();
-        assert!(!unfinished.exists());
+        assert!(!kept.join(".unfinished").exists());
     }
     let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("its work", is_at_work);
