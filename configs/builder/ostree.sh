@@ -9,6 +9,7 @@ set -eu
 umask 022
 
 say() { echo "I: $*"; }
+fail() { echo "E: $*"; exit 1; }
 
 # First, on the machine: a root in memory that holds the image's programs.
 enter() {
@@ -33,6 +34,7 @@ install() {
 	export HOME=/work TMPDIR=/tmp
 	exec 3>&1 >&2
 	deploy
+	add_accounts
 	make_boot_loader
 	partition
 	fill_esp
@@ -64,15 +66,106 @@ deploy() {
 		--add-metadata-string=version="$VERSION" --add-metadata=ostree.bootable=true)
 
 	say "deploying $commit"
-	# The arguments are words without blanks.
-	set --
+	# The arguments are words without blanks, and name no files.
+	set -f --
 	for argument in $KERNEL_ARGUMENTS; do
 		set -- "$@" "--karg-append=$argument"
 	done
+	set +f
 	# Only real root may make the deployment immutable: fill_root does it in the disk instead.
 	OSTREE_SYSROOT_DEBUG=mutable-deployments ostree admin deploy --sysroot=sysroot --os="$STATEROOT" \
 		"--karg=root=UUID=$ROOT_UUID" "$@" "$BRANCH"
 	ostree --repo=$repo config unset core.fsync
+}
+
+# Users and groups, by the image's own programs, as its login.defs has it. They are in the host's own
+# /etc and /var: upgrades merge the one, and leave the other alone.
+add_accounts() {
+	[ -n "$ACCOUNTS" ] || return 0
+	say "adding users"
+	var=$PWD/sysroot/ostree/deploy/$STATEROOT/var
+	etc=$PWD/sysroot/ostree/deploy/$STATEROOT/deploy/$commit.0/etc
+	while IFS=: read -r kind name rest; do
+		case $kind in
+		group) add_group "$name" "$rest" ;;
+		user) add_user "$name" "$rest" ;;
+		key) add_key "$name" "$rest" ;;
+		esac
+	done <<-END
+		$ACCOUNTS
+	END
+	# What these programs leave for whoever made a mistake.
+	for file in passwd group shadow gshadow subuid subgid; do rm -f "$etc/$file-"; done
+}
+
+has() { grep -q "^$2:" "$etc/$1"; }
+
+add_group() {
+	! has group "$1" || fail "the image has a group $1: remove it from config.toml"
+	groupadd --prefix "${etc%/etc}" ${2:+--gid "$2"} "$1"
+}
+
+add_user() {
+	name=$1
+	IFS=: read -r password uid gid groups home shell description <<-END
+		$2
+	END
+	is_administrator=
+	wanted=
+	for group in $(echo "$groups" | sed 's/,/ /g'); do
+		if [ "$group" = "$ADMINISTRATORS" ]; then
+			# Debian has another name for them.
+			has group "$group" || group=sudo
+			is_administrator=yes
+		fi
+		has group "$group" || fail "$name is to be in group $group, which the image does not have: add a [[customizations.group]]"
+		wanted=${wanted:+$wanted,}$group
+	done
+	set --
+	[ -z "$password" ] || set -- "$@" --password "$password"
+	[ -z "$uid" ] || set -- "$@" --uid "$uid"
+	[ -z "$gid" ] || set -- "$@" --gid "$gid"
+	[ -z "$wanted" ] || set -- "$@" --groups "$wanted"
+	[ -z "$shell" ] || set -- "$@" --shell "$shell"
+	[ -z "$description" ] || set -- "$@" --comment "$description"
+	if has passwd "$name"; then
+		[ -z "$wanted" ] || set -- "$@" --append
+		[ -z "$home" ] || set -- "$@" --home "$home"
+		[ $# = 0 ] || usermod --prefix "${etc%/etc}" "$@" "$name"
+	else
+		useradd --prefix "${etc%/etc}" --no-create-home --home-dir "${home:-/home/$name}" \
+			--shell "${shell:-/bin/bash}" "$@" "$name"
+		find_user "$name"
+		mkdir -p "${place%/*}"
+		mkdir "$place"
+		[ ! -d "$etc/skel" ] || cp -R "$etc/skel/." "$place"
+		chmod 0700 "$place"
+		chown -R "$owner" "$place"
+	fi
+	# Who has no password cannot be asked for it.
+	if [ -n "$is_administrator" ] && [ -z "$password" ] && [ -d "$etc/sudoers.d" ]; then
+		(umask 0337 && echo "$name ALL=(ALL:ALL) NOPASSWD: ALL" >"$etc/sudoers.d/60-$name")
+	fi
+}
+
+# What passwd has of a user: OWNER, and the PLACE of the home below the folder that is /var on a host.
+find_user() {
+	owner=$(sed -n "s/^$1:[^:]*:\([0-9]*:[0-9]*\):.*/\1/p" "$etc/passwd")
+	home=$(sed -n "s/^$1:\([^:]*:\)\{4\}\([^:]*\):.*/\2/p" "$etc/passwd")
+	case $home in
+	/home/*) place=$var$home ;;
+	/var/*) place=$var${home#/var} ;;
+	*) fail "the home of $1 is $home, where no key can be put" ;;
+	esac
+}
+
+add_key() {
+	find_user "$1"
+	mkdir -p "$place/.ssh"
+	echo "$2" >>"$place/.ssh/authorized_keys"
+	chmod 0700 "$place/.ssh"
+	chmod 0600 "$place/.ssh/authorized_keys"
+	chown -R "$owner" "$place/.ssh"
 }
 
 # GRUB never changes: it reads the entries that ostree writes, so upgrade and rollback need no more.

@@ -68,6 +68,16 @@ impl Go {
         progress: &Progress,
     ) -> Result<Vec<Binary>> {
         fs::create_dir_all(&self.cache).with_context(|| format!("creating {}", self.cache.display()))?;
+        for app in apps {
+            let files = app.cgo_files().own_hint(GoSourceError::hint)?;
+            if !files.is_empty() {
+                progress.warn(format!(
+                    "{} is built without cgo, so these files of it are left out: {}",
+                    app.name,
+                    files.join(", ")
+                ));
+            }
+        }
         let work = apps.iter().flat_map(|app| platforms.iter().map(move |&platform| (app, platform)));
         let queue = Mutex::new(work);
         let next = || queue.lock().ok()?.next();

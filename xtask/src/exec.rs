@@ -3,41 +3,36 @@
 //! A program is shown as it would be typed, its output is kept for the error, and it ends when
 //! this process is interrupted: nothing is left running.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(crate) mod interrupt;
+mod measure;
+mod text;
+
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use xshell::Cmd;
 
+use self::interrupt::{Manner, interrupted, signal};
+pub(crate) use self::measure::{Measured, measure};
+pub(crate) use self::text::printable;
+use crate::preflight::SYSTEM_DIRS;
 use crate::progress::say;
 
 /// How many of a failed program's last lines the error shows.
 const LINES_KEPT: usize = 30;
-/// How long programs may take to clean up (mmdebstrap unmounts) once they are told to end.
-const GRACE: Duration = Duration::from_secs(10);
+/// Where programs are looked for when nobody says. Source: _PATH_DEFPATH in paths.h.
+const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
-/// How often a measured program's memory is looked at.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(5);
-
-/// The process groups that run now.
-static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// What an interrupt runs, by number.
-static ENDINGS: Mutex<BTreeMap<u64, Command>> = Mutex::new(BTreeMap::new());
-/// How many programs put something in order now.
-static CLEANING: AtomicU64 = AtomicU64::new(0);
+/// How often whoever ends a program's parts is asked to, until the program has ended.
+const ENDING_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
@@ -56,42 +51,6 @@ pub(crate) enum ExecError {
     /// Ctrl-C came: nothing is started any more, and what a program came to does not count.
     #[error("interrupted")]
     Interrupted,
-}
-
-/// Makes Ctrl-C, SIGTERM and the end of the terminal end the programs that run, then this process,
-/// with exit code 130.
-pub(crate) fn end_on_interrupt() -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listening for signals")?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            let again = INTERRUPTED.swap(true, Ordering::SeqCst);
-            // Go's tools clean up after an interrupt, and after no other signal.
-            let programs_ran = signal_all(if again { Signal::KILL } else { Signal::INT });
-            let is_cleaning = CLEANING.load(Ordering::SeqCst) > 0;
-            if !(programs_ran || is_cleaning) || again {
-                exit_interrupted();
-            }
-            std::thread::spawn(run_endings);
-            // The main thread sees its program end, cleans up, and exits by itself, in time.
-            std::thread::spawn(|| {
-                std::thread::sleep(GRACE);
-                signal_all(Signal::KILL);
-                exit_interrupted();
-            });
-        }
-    });
-    Ok(())
-}
-
-/// Ends this process as one that was interrupted.
-pub(crate) fn exit_interrupted() -> ! {
-    say("interrupted");
-    std::process::exit(130)
-}
-
-/// Whether Ctrl-C or SIGTERM came, which explains the failure of a program.
-pub(crate) fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 /// Runs a program to its end; its output shows only when it fails.
@@ -114,8 +73,51 @@ pub(crate) fn stream<T>(
     consume: impl FnOnce(&mut dyn Read) -> io::Result<T>,
     on_line: impl FnMut(&str) + Send,
 ) -> Result<T, ExecError> {
+    stream_in(Manner::Ordinary, cmd, consume, on_line)
+}
+
+/// Runs a program that would leave much behind if an interrupt ended it, and whose end can be
+/// brought about: from an interrupt on, `end` is called again and again, until the program has
+/// ended. `on_line` sees each line of its standard error.
+pub(crate) fn stream_until(
+    cmd: Cmd<'_>,
+    consume: impl FnOnce(&mut dyn Read) -> io::Result<()>,
+    on_line: impl FnMut(&str) + Send,
+    end: impl Fn() + Send,
+) -> Result<(), ExecError> {
+    let (running, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while ended.recv_timeout(ENDING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if interrupted() {
+                    end();
+                }
+            }
+        });
+        let result = stream_in(Manner::Patient, cmd, consume, on_line);
+        drop(running);
+        result
+    })
+}
+
+/// Runs a program that removes what others have left, also after an interrupt, and gives what it
+/// wrote to standard output.
+pub(crate) fn clean_up(cmd: Cmd<'_>) -> Result<String, ExecError> {
+    let mut output = Vec::new();
+    stream_in(Manner::CleanUp, cmd, |stdout| stdout.read_to_end(&mut output).map(drop), |_| ())?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+fn stream_in<T>(
+    manner: Manner,
+    cmd: Cmd<'_>,
+    consume: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    on_line: impl FnMut(&str) + Send,
+) -> Result<T, ExecError> {
     let command = cmd.to_string();
-    let mut child = spawn(cmd.into(), &command, Stdio::piped)?;
+    let mut cmd: Command = cmd.into();
+    cmd.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = start(manner, cmd, &command)?;
     let (mut stdout, stderr) = child.pipes().map_err(|source| failed_io(&command, source))?;
     let (consumed, tail) = std::thread::scope(|scope| {
         let tail = scope.spawn(|| keep_tail(stderr, on_line));
@@ -146,7 +148,7 @@ pub(crate) fn feed(
     let failed = |source| failed_io(&command, source);
     let mut cmd: Command = cmd.into();
     cmd.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = start(cmd, &command)?;
+    let mut child = start(Manner::Ordinary, cmd, &command)?;
     let id = child.inner.id();
     let stdin = child.inner.stdin.take();
     let stdin = stdin.ok_or_else(|| failed(io::Error::other("its input is not a pipe")))?;
@@ -208,7 +210,7 @@ pub(crate) fn ask(cmd: Cmd<'_>, question: &str, limit: Duration) -> Result<Answe
     writer.write_all(question.as_bytes()).map_err(failed_io)?;
     drop(writer);
     cmd.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = start(cmd, &command)?;
+    let mut child = start(Manner::Ordinary, cmd, &command)?;
     let id = child.inner.id();
     let stdout = child.inner.stdout.take();
     let mut stdout = stdout.ok_or_else(|| failed_io(io::Error::other("its output is not a pipe")))?;
@@ -244,105 +246,6 @@ pub(crate) fn pass_through(cmd: Cmd<'_>) -> Result<(), ExecError> {
     if status.success() { Ok(()) } else { Err(ExecError::Failed { command, status, output: String::new() }) }
 }
 
-/// What a program cost.
-#[derive(Clone, Debug)]
-pub(crate) struct Measured {
-    pub(crate) stdout: String,
-    pub(crate) wall: Duration,
-    /// User and system time, of the programs that it waited for as well.
-    pub(crate) cpu: Duration,
-    /// Bytes of memory that it had at most, without the programs that it started.
-    pub(crate) peak_memory: u64,
-}
-
-/// Runs a program to its end and measures it.
-pub(crate) fn measure(cmd: Cmd<'_>) -> Result<Measured, ExecError> {
-    let command = cmd.to_string();
-    let start = Instant::now();
-    let mut child = spawn(cmd.into(), &command, Stdio::piped)?;
-    let (mut stdout, stderr) = child.pipes().map_err(|source| failed_io(&command, source))?;
-    let proc = format!("/proc/{}", child.inner.id());
-    let ended = AtomicBool::new(false);
-    let measured = std::thread::scope(|scope| -> io::Result<_> {
-        let output = scope.spawn(move || io::read_to_string(&mut stdout));
-        let tail = scope.spawn(|| keep_tail(stderr, |_| ()));
-        let memory = scope.spawn(|| {
-            let mut peak = 0;
-            while !ended.load(Ordering::Relaxed) {
-                peak = peak_memory(&proc).unwrap_or(peak);
-                std::thread::sleep(MEMORY_INTERVAL);
-            }
-            peak
-        });
-        // Its times can be read until it is waited for.
-        let waited = wait_unreaped(child.inner.id());
-        let wall = start.elapsed();
-        ended.store(true, Ordering::Relaxed);
-        let cpu = waited.and_then(|()| cpu_time(&proc));
-        let panicked = |_| io::Error::other("a thread that read its output panicked");
-        let stdout = output.join().map_err(panicked)??;
-        let tail = tail.join().map_err(panicked)?;
-        let peak_memory = memory.join().map_err(panicked)?;
-        Ok((Measured { stdout, wall, cpu: cpu?, peak_memory }, tail))
-    });
-    let status = child.wait(&command)?;
-    let (measured, tail) = measured.map_err(|source| failed_io(&command, source))?;
-    if !status.success() {
-        return Err(ExecError::Failed { command, status, output: indent(tail) });
-    }
-    Ok(measured)
-}
-
-/// Something that runs where signals do not reach it, in a container or as another user, ends by
-/// `cmd` when an interrupt comes before what this returns is dropped.
-pub(crate) fn ended_by(cmd: Cmd<'_>) -> Ending {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    ENDINGS.lock().unwrap_or_else(PoisonError::into_inner).insert(number, cmd.into());
-    Ending { number }
-}
-
-/// Dropping it waits for its program, should that run just now.
-pub(crate) struct Ending {
-    number: u64,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        ENDINGS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-    }
-}
-
-fn run_endings() {
-    let mut endings = ENDINGS.lock().unwrap_or_else(PoisonError::into_inner);
-    for command in endings.values_mut() {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        // Whoever holds the ending cleans up as well, and says what did not work.
-        command.status().ok();
-    }
-}
-
-/// Runs a program that puts in order what another has left: an interrupt does not stop it.
-pub(crate) fn clean_up(cmd: Cmd<'_>) -> Result<String, ExecError> {
-    struct Cleaning;
-    impl Drop for Cleaning {
-        fn drop(&mut self) {
-            CLEANING.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    CLEANING.fetch_add(1, Ordering::SeqCst);
-    let _cleaning = Cleaning;
-    let command = cmd.to_string();
-    let mut cmd: Command = cmd.into();
-    let output = cmd.stdin(Stdio::null()).process_group(0).output();
-    let output = output.map_err(|source| ExecError::Start { command: command.clone(), source })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let tail = indent(keep_tail(output.stderr.as_slice(), |_| ()));
-    Err(ExecError::Failed { command, status: output.status, output: tail })
-}
-
 /// Starts a server, which runs until what this returns is dropped; `log` gets its output.
 pub(crate) fn serve(cmd: Cmd<'_>, log: &Path) -> Result<Running, ExecError> {
     let command = cmd.to_string();
@@ -351,12 +254,13 @@ pub(crate) fn serve(cmd: Cmd<'_>, log: &Path) -> Result<Running, ExecError> {
     let err = out.try_clone().map_err(failed)?;
     let mut cmd: Command = cmd.into();
     cmd.stdin(Stdio::null()).stdout(out).stderr(err);
-    start(cmd, &command)
+    start(Manner::Ordinary, cmd, &command)
 }
 
 /// A program that runs, in a process group of its own; dropping it ends the whole group.
 pub(crate) struct Running {
     inner: Child,
+    manner: Manner,
 }
 
 impl Running {
@@ -373,7 +277,7 @@ impl Running {
 impl Running {
     /// Whether it has ended. What it came to after an interrupt does not count.
     pub(crate) fn has_ended(&mut self) -> Result<bool, ExecError> {
-        if interrupted() {
+        if self.manner.is_void() {
             return Err(ExecError::Interrupted);
         }
         let ended = self.inner.try_wait().map_err(|source| failed_io("a server", source))?;
@@ -382,8 +286,13 @@ impl Running {
 
     /// Waits for its end. What a program came to after an interrupt does not count.
     fn wait(&mut self, command: &str) -> Result<ExitStatus, ExecError> {
+        if self.manner.is_void() {
+            // What it has left in its group; until it is waited for, no other group has its number.
+            wait_unreaped(self.inner.id()).map_err(|source| failed_io(command, source))?;
+            signal(self.inner.id(), Signal::KILL);
+        }
         let status = self.inner.wait().map_err(|source| failed_io(command, source))?;
-        if interrupted() { Err(ExecError::Interrupted) } else { Ok(status) }
+        if self.manner.is_void() { Err(ExecError::Interrupted) } else { Ok(status) }
     }
 }
 
@@ -393,7 +302,7 @@ fn failed_io(command: &str, source: io::Error) -> ExecError {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.inner.id());
+        interrupt::forget(self.inner.id());
         if matches!(self.inner.try_wait(), Ok(None)) {
             signal(self.inner.id(), Signal::KILL);
             if let Err(error) = self.inner.wait() {
@@ -405,19 +314,31 @@ impl Drop for Running {
 
 fn spawn(mut cmd: Command, command: &str, output: fn() -> Stdio) -> Result<Running, ExecError> {
     cmd.stdin(Stdio::null()).stdout(output()).stderr(output());
-    start(cmd, command)
+    start(Manner::Ordinary, cmd, command)
 }
 
-fn start(mut cmd: Command, command: &str) -> Result<Running, ExecError> {
+fn start(manner: Manner, mut cmd: Command, command: &str) -> Result<Running, ExecError> {
     cmd.process_group(0);
-    // Held while it starts, so that an interrupt either sees the program or comes before it.
-    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    if interrupted() {
-        return Err(ExecError::Interrupted);
+    if cmd.get_envs().all(|(name, _)| name != "PATH") {
+        cmd.env("PATH", search_path());
     }
-    let inner = cmd.spawn().map_err(|source| ExecError::Start { command: command.to_owned(), source })?;
-    running.insert(inner.id());
-    Ok(Running { inner })
+    let failed = |source| ExecError::Start { command: command.to_owned(), source };
+    let inner = interrupt::started(manner, || cmd.spawn().map_err(failed))?;
+    Ok(Running { inner, manner })
+}
+
+/// PATH, and the folders of administrators' programs, in which `preflight` looks too: what a
+/// program starts in its turn may be there.
+fn search_path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for dir in SYSTEM_DIRS.map(PathBuf::from) {
+        if !dirs.contains(&dir) {
+            dirs.push(dir);
+        }
+    }
+    // What was split before has no colons.
+    std::env::join_paths(dirs).unwrap_or(path)
 }
 
 /// Waits for the end of a child, and leaves it for `wait`.
@@ -432,46 +353,12 @@ fn wait_unreaped(pid: u32) -> io::Result<()> {
     }
 }
 
-/// `utime`, `stime`, `cutime` and `cstime`, the fields 14 to 17. Source: proc_pid_stat(5).
-fn cpu_time(proc: &str) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("{proc}/stat"))?;
-    // The name, in parentheses, may have blanks; the third field comes after it.
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
-}
-
-/// `VmHWM`, which is gone once the program has ended. Source: proc_pid_status(5).
-fn peak_memory(proc: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("{proc}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
-}
-
-fn running() -> BTreeSet<u32> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// Sends `which` to every program that runs; whether there was one.
-fn signal_all(which: Signal) -> bool {
-    let running = running();
-    running.iter().for_each(|&group| signal(group, which));
-    !running.is_empty()
-}
-
-fn signal(group: u32, which: Signal) {
-    // A group that has ended by itself is as good as one that was told to.
-    if let Some(pid) = i32::try_from(group).ok().and_then(Pid::from_raw) {
-        kill_process_group(pid, which).ok();
-    }
-}
-
 /// Shows each line to `on_line` and keeps the last ones.
 fn keep_tail(stderr: impl Read, mut on_line: impl FnMut(&str)) -> Vec<String> {
     let mut tail = Vec::new();
     for line in BufReader::new(stderr).split(b'\n') {
         let Ok(line) = line else { break };
-        let line = String::from_utf8_lossy(&line).into_owned();
+        let line = printable(&line);
         on_line(&line);
         if tail.len() == LINES_KEPT {
             tail.remove(0);
@@ -490,6 +377,8 @@ fn indent(lines: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use xshell::{Shell, cmd};
 
     use super::*;
@@ -542,21 +431,6 @@ mod tests {
         let short = |_: &mut dyn io::Write| Err(io::Error::other("damaged"));
         let error = anyhow::Error::from(feed(cmd!(sh, "sh -c 'cat; sleep 20'"), short, |_| ()).unwrap_err());
         assert_eq!(format!("{error:#}"), "making what `sh -c \"cat; sleep 20\"` reads: damaged");
-    }
-
-    #[test]
-    fn measures_time_and_memory() {
-        let sh = Shell::new().unwrap();
-        let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $i";
-        let measured = measure(cmd!(sh, "sh -c {script}")).unwrap();
-        assert_eq!(measured.stdout, "300000\n");
-        assert!(!measured.cpu.is_zero(), "{measured:?}");
-        assert!(measured.peak_memory > 100_000, "{measured:?}");
-        let error = measure(cmd!(sh, "sh -c 'echo no >&2; exit 3'")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @r#"
-        `sh -c "echo no >&2; exit 3"` failed (exit status: 3)
-            no
-        "#);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, Resettable};
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::builder::{BUILDER_IMAGE, Builder};
 use crate::deliver::BaseLayers;
@@ -12,7 +14,7 @@ use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
 use crate::registry::RegistryName;
 use crate::vm::{Acceleration, Firmware};
-use crate::workspace::DistroName;
+use crate::workspace::DistroQuery;
 use crate::workspace::settings::Repository;
 
 /// Ships an operating system from this repository: Go apps in, a bootable, upgradable OCI image out.
@@ -32,7 +34,22 @@ impl Flags {
     /// This process's command line; a wrong one ends it, with code 2.
     pub(crate) fn read() -> Flags {
         let matches = command().get_matches();
-        Flags::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let flags = Flags::from_arg_matches(&matches).and_then(|flags| flags.checked(&matches));
+        flags.unwrap_or_else(|error| error.exit())
+    }
+
+    /// Refuses what clap cannot tell: an option that would do nothing. In the environment it is
+    /// there for other commands, so there it may be.
+    fn checked(self, matches: &ArgMatches) -> Result<Flags, clap::Error> {
+        let is_named =
+            |arguments: &ArgMatches| arguments.value_source("image") == Some(ValueSource::CommandLine);
+        match (&self.command, matches.subcommand()) {
+            (Command::Base(base), Some((_, arguments))) if !base.push && is_named(arguments) => {
+                let message = "'--image' says where '--push' sends the base: add '--push', or leave it out";
+                Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message))
+            }
+            _ => Ok(self),
+        }
     }
 }
 
@@ -98,9 +115,19 @@ pub(crate) enum Command {
   cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os")]
     Dist(Dist),
     /// Make a distro's base image, in target/base, and push it when asked
+    ///
+    /// One with a Containerfile is built by podman or buildah, which takes some minutes and some
+    /// gigabytes in the engine's store; debian-13 is made from packages, without an engine.
+    /// Published, a base is what 'build' and 'dist' find by '--distro'. One that is not published is
+    /// found in target/base, or named: '--base oci:target/base/centos-stream10'.
+    /// 'rm -r target/base' removes it, 'podman image prune --all' the upstreams.
+    ///
+    /// With SOURCE_DATE_EPOCH set, and the same packages on the mirror, a Containerfile makes the
+    /// same bytes each time; without it, the image has the time at which it was built.
     #[command(after_help = "Examples:
   cargo xtask base debian-13
   cargo xtask base centos-stream10 --force --push --image ghcr.io/me/os
+  cargo xtask base centos-stream10 --from mirror.lan/centos-bootc:stream10
   cargo xtask base fedora-44 --update-pin")]
     Base(MakeBase),
     /// Compose the image alone: apps over a base's manifest, into a layout or a registry
@@ -119,6 +146,7 @@ pub(crate) enum Command {
 Examples:
   cargo xtask disk qcow2
   cargo xtask disk ova vhd --from ghcr.io/me/os:debian-13-v1 --size '20 GiB'
+  cargo xtask disk qcow2 --ssh-key ~/.ssh/id_ed25519.pub
   cargo xtask disk qcow2 ova vhd gce --from disk.raw --output out --name os-v1")]
     Disk(Disk),
     /// Say what a host downloads to go from one image to another
@@ -146,7 +174,7 @@ Examples:
 pub(crate) struct Compose {
     /// The distro to build on [default: the one in Cargo.toml]
     #[arg(long, env = "BASE_DISTRO")]
-    pub(crate) distro: Option<DistroName>,
+    pub(crate) distro: Option<DistroQuery>,
     /// Stand another image in for the distro's base: a registry reference, or oci:DIR[:TAG]
     #[arg(long, value_name = "REF")]
     pub(crate) base: Option<ImageName>,
@@ -195,6 +223,10 @@ pub(crate) struct Dist {
     pub(crate) no_disks: bool,
     #[command(flatten)]
     pub(crate) builder: DiskBuilder,
+    /// Let the owner of this public key log in on the disks: the users of configs/builder/config.toml,
+    /// or a user 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
+    pub(crate) ssh_key: Option<PathBuf>,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and
@@ -218,20 +250,23 @@ pub(crate) struct Build {
 pub(crate) struct MakeBase {
     /// [default: the one in Cargo.toml]
     #[arg(env = "BASE_DISTRO")]
-    pub(crate) distro: Option<DistroName>,
-    /// Stand another image in for the distro's upstream
+    pub(crate) distro: Option<DistroQuery>,
+    /// Stand another image in for the distro's upstream: a bootc image in a registry, by tag or digest
     #[arg(long, value_name = "REF", value_parser = registry_reference)]
     pub(crate) from: Option<Reference>,
     /// Push the base to the project's repository, as base-<distro> and base-<distro>-<day>
+    ///
+    /// A dated tag keeps what it names: a second base of a day is base-<distro>-<day>.1. Bases of
+    /// several platforms share their tags, in an index; push them one after the other.
     #[arg(long)]
     pub(crate) push: bool,
     /// Write down what the upstream's tag names now, in distro.toml, and do nothing else
     #[arg(long, conflicts_with_all = ["from", "push", "force"])]
     pub(crate) update_pin: bool,
-    /// Make it again although its inputs have not changed: packages may have
+    /// Make it again although its inputs have not changed: packages may have, or it is damaged
     #[arg(long)]
     pub(crate) force: bool,
-    /// The repository to push to, without a tag [default: the one in Cargo.toml]
+    /// The repository that '--push' sends it to, without a tag [default: the one in Cargo.toml]
     #[arg(long, env = "IMAGE", value_name = "NAME")]
     pub(crate) image: Option<Repository>,
     /// The time of the image and of its day's tag, in seconds since 1970 [default: the image's own]
@@ -264,6 +299,10 @@ pub(crate) struct Disk {
     pub(crate) size: Option<DiskSize>,
     #[command(flatten)]
     pub(crate) builder: DiskBuilder,
+    /// Let the owner of this public key log in: the users of configs/builder/config.toml, or a user
+    /// 'devops' who may become root
+    #[arg(long, value_name = "FILE.pub")]
+    pub(crate) ssh_key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) compose: Compose,
     /// Where the disks go [default: target/dist/disk]
@@ -436,6 +475,7 @@ mod tests {
               --no-disks                   Make none of the disks that Cargo.toml names
               --builder <BUILDER>          Who makes disks of the image [default: what the image says, or else image-builder] [possible values: ostree, image-builder, bootc]
               --builder-image <REF>        What 'image-builder' runs: bootc-image-builder's image, or that of image-builder [default: quay.io/centos-bootc/bootc-image-builder:latest]
+              --ssh-key <FILE.pub>         Let the owner of this public key log in on the disks: the users of configs/builder/config.toml, or a user 'devops' who may become root
               --dry-run                    Show what would be stored and sent, and what a host would download
           -h, --help                       Print help (see more with '--help')
 
@@ -444,6 +484,19 @@ mod tests {
           cargo xtask dist --dry-run --push
           cargo xtask dist --distro debian-13 --app-version v3 --push --image ghcr.io/me/os
         ");
+    }
+
+    #[test]
+    fn an_option_that_does_nothing_is_refused() {
+        let check = |arguments: &str| {
+            let matches = Flags::command().get_matches_from(arguments.split(' '));
+            Flags::from_arg_matches(&matches).unwrap().checked(&matches).map(|_| ())
+        };
+        let error = check("xtask base debian-13 --image ghcr.io/o/n").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().starts_with("error: '--image' says where '--push' sends"), "{error}");
+        check("xtask base debian-13 --push --image ghcr.io/o/n").unwrap();
+        check("xtask build --image ghcr.io/o/n").unwrap();
     }
 
     #[test]

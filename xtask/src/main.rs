@@ -33,9 +33,9 @@ use progress::{Progress, Verbosity};
 
 fn main() -> ExitCode {
     let flags = flags::Flags::read();
-    match exec::end_on_interrupt().and_then(|()| cmd::run(flags)) {
+    match exec::interrupt::end_on_interrupt().and_then(|()| cmd::run(flags)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) if exec::interrupted() => exec::exit_interrupted(),
+        Err(_) if exec::interrupt::interrupted() => exec::interrupt::exit_interrupted(),
         Err(error) => {
             Progress::new(Verbosity::Quiet).error(&error);
             ExitCode::FAILURE

@@ -36,7 +36,7 @@ pub(crate) struct Unready(Vec<String>);
 /// Who installs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A package of Debian's.
+    /// A package of Debian's, which other systems may call otherwise.
     Debian(&'static str),
     /// `go install` of this package, into the workspace's own `target/tools/bin`.
     GoInstall(&'static str),
@@ -44,6 +44,15 @@ pub(crate) enum Source {
     Pip(&'static str),
     /// Comes with a language's toolchain; the user installs that, as its page says.
     Toolchain { page: &'static str },
+}
+
+/// How this machine gets packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packager {
+    /// As Debian does.
+    Apt,
+    /// Some other way.
+    Other,
 }
 
 /// Whether missing programs may be installed.
@@ -54,7 +63,7 @@ pub(crate) enum Consent {
 }
 
 /// Folders in which administrators' programs are, although a user's PATH lacks them.
-const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
+pub(crate) const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Where a program is: in PATH or among the system's. One that a language's installer brings has a
 /// version, so the workspace's own counts alone, and only if it was installed as that version.
@@ -87,7 +96,9 @@ pub(crate) fn ensure(
         return Ok(());
     }
     let is_toolchain = |need: &Need| matches!(need.from, Source::Toolchain { .. });
-    if consent == Consent::Install && lacks.is_empty() && !missing.iter().any(is_toolchain) {
+    let is_by_hand = Packager::here() == Packager::Other && !debian_packages(&missing).is_empty();
+    let is_ours = !is_by_hand && !missing.iter().any(is_toolchain);
+    if consent == Consent::Install && is_ours && lacks.is_empty() {
         return install(&missing, root, progress);
     }
     let programs = missing.iter().map(|need| format!("{} is missing: it {}", need.program, need.purpose));
@@ -144,8 +155,20 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
     }
 }
 
+impl Packager {
+    /// Wherever it is: a PATH that lacks it says nothing of the machine.
+    fn here() -> Packager {
+        let is_apt = ["/usr/bin/apt-get", "/bin/apt-get"].into_iter().any(|path| Path::new(path).exists());
+        if is_apt { Packager::Apt } else { Packager::Other }
+    }
+}
+
 /// The commands that install what is missing.
 pub(crate) fn install_hint(missing: &[Need]) -> String {
+    install_hint_for(missing, Packager::here())
+}
+
+fn install_hint_for(missing: &[Need], packager: Packager) -> String {
     let mut parts = Vec::new();
     for need in missing {
         if let Source::Toolchain { page } = need.from {
@@ -154,14 +177,20 @@ pub(crate) fn install_hint(missing: &[Need]) -> String {
     }
     let packages = debian_packages(missing);
     if !packages.is_empty() {
-        parts.push(format!("run 'sudo apt-get install {}'", packages.join(" ")));
+        parts.push(match packager {
+            Packager::Apt => format!("run 'sudo apt-get install {}'", packages.join(" ")),
+            Packager::Other => format!(
+                "install what Debian has in {} with this system's package manager",
+                packages.join(", ")
+            ),
+        });
     }
     let is_ours = |need: &Need| matches!(need.from, Source::GoInstall(_) | Source::Pip(_));
     if missing.iter().any(is_ours) {
         let programs: Vec<&str> =
             missing.iter().filter(|need| is_ours(need)).map(|need| need.program).collect();
         parts.push(format!("run it again with '--yes', which installs {}", programs.join(", ")));
-    } else if missing.iter().all(|need| matches!(need.from, Source::Debian(_))) {
+    } else if packager == Packager::Apt && missing.iter().all(|need| matches!(need.from, Source::Debian(_))) {
         parts.push("as root, '--yes' does it".to_owned());
     }
     parts.join("; ")
@@ -234,6 +263,8 @@ mod tests {
         hint: run 'sudo apt-get install a-package'; as root, '--yes' does it; be root; free them
         ");
         assert!(crate::hint::is::<Unready>(&error.context("more")));
+        insta::assert_snapshot!(install_hint_for(&needs[1..2], Packager::Apt), @"run 'sudo apt-get install a-package'; as root, '--yes' does it");
+        insta::assert_snapshot!(install_hint_for(&needs[1..4], Packager::Other), @"install what Debian has in a-package, python3-venv with this system's package manager; run it again with '--yes', which installs no-such-b, no-such-p");
         insta::assert_snapshot!(told(&needs[..4]), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test

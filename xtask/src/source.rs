@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::diff::NamedLayer;
 use crate::hint::WithHint;
 use crate::oci::append::layer_names;
+use crate::oci::base::os_and_architecture;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Descriptor, Document, ImageName, Manifest, Platform, Reference, Verified};
 use crate::registry::Client;
@@ -68,9 +69,9 @@ impl Source {
         let config = self.config(&manifest.config, registry)?;
         let config: Map<String, Value> =
             serde_json::from_slice(config.bytes()).context("reading the config")?;
-        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-        if Platform::from_oci(text("os"), text("architecture")) != Some(platform) {
-            return Err(anyhow!("it is for {}/{}, not for {platform}", text("os"), text("architecture")))
+        let (os, architecture) = os_and_architecture(&config);
+        if Platform::from_oci(os, architecture) != Some(platform) {
+            return Err(anyhow!("it is for {os}/{architecture}, not for {platform}"))
                 .hint("choose another with '--platform'");
         }
         let names = layer_names(&config, manifest.layers.len());

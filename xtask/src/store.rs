@@ -53,6 +53,21 @@ pub(crate) enum Change {
 impl Store {
     /// Opens the layout at `path` for writing, and makes it when it is not there.
     pub(crate) fn create(path: &Path) -> Result<Store> {
+        Store::locked(path, || {
+            Err(anyhow!("another run is writing {}", path.display()))
+                .hint("wait until it has ended, and run the command again")
+        })
+    }
+
+    /// The same, once no other run writes it; `on_wait` is told that there is one.
+    pub(crate) fn create_when_free(path: &Path, on_wait: impl FnOnce()) -> Result<Store> {
+        Store::locked(path, || {
+            on_wait();
+            Ok(())
+        })
+    }
+
+    fn locked(path: &Path, on_wait: impl FnOnce() -> Result<()>) -> Result<Store> {
         let writing = || format!("writing the OCI layout {}", path.display());
         fs::create_dir_all(path).with_context(writing)?;
         let is_empty = fs::read_dir(path).with_context(writing)?.next().is_none();
@@ -62,16 +77,31 @@ impl Store {
         }
         let dir = Dir::open_ambient_dir(path, ambient_authority()).with_context(writing)?;
         let layout = OciDir::ensure(dir).with_context(writing)?;
+        let lock = Store::lock(path, on_wait)?;
+        Ok(Store { path: path.to_owned(), layout, _lock: Some(lock) })
+    }
+
+    /// Keeps other runs from writing the layout at `path`, however damaged it is, once none does;
+    /// `on_wait` is told that there is one.
+    pub(crate) fn lock_when_free(path: &Path, on_wait: impl FnOnce()) -> Result<File> {
+        Store::lock(path, || {
+            on_wait();
+            Ok(())
+        })
+    }
+
+    fn lock(path: &Path, on_wait: impl FnOnce() -> Result<()>) -> Result<File> {
+        let writing = || format!("writing the OCI layout {}", path.display());
         let lock = File::open(path.join(LAYOUT)).with_context(writing)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(anyhow!("another run is writing {}", path.display()))
-                    .hint("wait until it has ended, and run the command again");
+                on_wait()?;
+                lock.lock().with_context(writing)?;
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(writing),
         }
-        Ok(Store { path: path.to_owned(), layout, _lock: Some(lock) })
+        Ok(lock)
     }
 
     /// Opens the layout at `path` for reading.
@@ -362,7 +392,7 @@ impl Store {
 }
 
 /// Sees to it that `path` holds `bytes`. It is not touched where it does; otherwise it is replaced
-/// in one step, and is on disk afterwards. Only whoever holds the lock of a layout beside it or
+/// in one step, with the mode that it had, and is on disk afterwards. Only whoever holds the lock of a layout beside it or
 /// around it may call this, since what a killed run left of such a step is removed.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let replace = || -> io::Result<()> {
@@ -379,10 +409,15 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
         if fs::read(path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
-        let readable = PermissionsExt::from_mode(0o644);
-        let mut file =
-            tempfile::Builder::new().prefix(&temporary).permissions(readable).tempfile_in(folder)?;
+        let permissions = match fs::metadata(path) {
+            Ok(old) => old.permissions(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PermissionsExt::from_mode(0o644),
+            Err(error) => return Err(error),
+        };
+        let mut file = tempfile::Builder::new().prefix(&temporary).tempfile_in(folder)?;
         file.write_all(bytes)?;
+        // Not when it is made: the umask would take from it.
+        file.as_file().set_permissions(permissions)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         File::open(folder)?.sync_all()
@@ -470,6 +505,12 @@ mod tests {
         fs::write(dir.path().join(".a.json.x1"), "ne").unwrap();
         replace_file(&path, b"new").unwrap();
         assert_eq!((fs::read(&path).unwrap().as_slice(), names()), (&b"new"[..], vec!["a.json".into()]));
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(), 0o644);
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
+        replace_file(&path, b"newer").unwrap();
+        assert_eq!(mode(), 0o666);
+        replace_file(&path, b"new").unwrap();
         let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
         let before = inode();
         replace_file(&path, b"new").unwrap();

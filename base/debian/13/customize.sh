@@ -27,6 +27,15 @@ make_users() {
 		}' /usr/lib/sysusers.d/10-testboot*.conf
 }
 
+# When the newest package was made, which is what its files are dated by. Only files are asked that
+# nobody edits; those that dpkg.cfg leaves out are not there.
+note_newest_package() {
+	mkdir -p /usr/share/testboot
+	sed -n 's,^[0-9a-f]\{32\}  ,/,p' /var/lib/dpkg/info/*.md5sums | tr '\n' '\0' |
+		xargs -0 stat --format=%Y 2>/dev/null | sort -n | tail -n 1 >/usr/share/testboot/newest-package
+	say "its newest package is of $(date -u -d "@$(cat /usr/share/testboot/newest-package)" +%F)"
+}
+
 # bootc and ostree look for the kernel and the initramfs beside the modules.
 place_kernel() {
 	version=$(ls /usr/lib/modules)
@@ -53,6 +62,19 @@ compile_python() {
 	python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.*
 }
 
+# What no preset names, `preset-all` enables, and Debian names little: there would be two units for
+# one port. So what is on, and what is not, is written down, in a list that sorts after ours and
+# the apps', and before systemd's.
+note_presets() {
+	scope=$1
+	shift
+	{
+		echo "# Made from what the packages turn on."
+		systemctl --root=/ "$@" --no-legend list-unit-files |
+			awk '$2 ~ /^(enabled|disabled)$/ { print substr($2, 1, length($2) - 1), $1 }' | LC_ALL=C sort
+	} >"/usr/lib/systemd/$scope-preset/80-testboot-packages.preset"
+}
+
 # Services are on by links below /usr: a link in /etc would be merged with the host's.
 enable_services() {
 	say "enabling services"
@@ -64,6 +86,8 @@ enable_services() {
 	systemctl --root=/ --quiet set-default multi-user.target
 	# The file system follows the partition that systemd-repart has grown.
 	systemctl --root=/ --quiet add-wants sysinit.target systemd-growfs@var.service
+	note_presets system
+	note_presets user --global
 	for scope in system user; do
 		from=/etc/systemd/$scope
 		to=/usr/lib/systemd/$scope
@@ -150,6 +174,7 @@ essential)
 	make_users
 	;;
 customize)
+	note_newest_package
 	place_kernel
 	compile_python
 	enable_services

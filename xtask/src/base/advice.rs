@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use crate::oci::{Base, Digest, Reference};
+use serde_json::Value;
+
+use crate::oci::base::created;
+use crate::oci::{Base, Digest, ImageName, Reference};
+use crate::workspace::settings::Repository;
 use crate::workspace::{Distro, DistroName, Workspace};
 
 /// What a base says it has, as a list with commas.
@@ -10,6 +14,8 @@ pub(crate) const PROVIDES: &str = "bootc-testboot.provides";
 /// What a base was made from. Source: OCI image specification, annotations.md.
 pub(crate) const UPSTREAM_NAME: &str = "org.opencontainers.image.base.name";
 pub(crate) const UPSTREAM_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// What the distro is called that a base is of. Source: as above.
+pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 /// Something that apps take for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,41 +24,72 @@ pub(crate) enum Capability {
     Systemd,
 }
 
-/// A base that is named with both a tag and a digest, and what its registry says of the tag.
+/// A tag, what it named, and what its registry says of it.
 pub(crate) struct Named<'a> {
     pub(crate) tag: &'a Reference,
     pub(crate) digest: Digest,
     pub(crate) now: Digest,
 }
 
+/// How a distro's base gets to where the one that is built on came from.
+#[derive(Clone, Copy)]
+pub(crate) enum Remake<'a> {
+    /// Into its layout.
+    Local,
+    /// Into the repository that it is published in.
+    Published(&'a Repository),
+}
+
+/// A base, and what is known around it.
+pub(crate) struct Situation<'a> {
+    pub(crate) base: &'a Base,
+    /// The base's own name, where it has both a tag and a digest.
+    pub(crate) named: Option<Named<'a>>,
+    pub(crate) distros: &'a [Distro],
+    /// What the workspace takes for granted.
+    pub(crate) needs: &'a [(Capability, &'static str)],
+    pub(crate) remake: Remake<'a>,
+}
+
+/// One of a distro's bases, of which there may be two.
+pub(crate) struct Twin<'a> {
+    pub(crate) name: &'a ImageName,
+    pub(crate) base: &'a Base,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Advice {
     /// Its tag names something newer.
-    Moved {
-        tag: String,
-        was: Digest,
-        now: Digest,
-    },
+    Moved { tag: String, was: Digest, now: Digest },
+    /// The image that is to be replaced was built on what the base's tag named before.
+    Rebased { image: String, tag: String, was: Digest, now: Digest },
     /// It was made from another upstream than the distro's folder pins.
     OtherUpstream {
-        distro: DistroName,
         made_from: Digest,
         pin: Digest,
+        distro: DistroName,
+        /// The command that makes it anew.
+        command: String,
     },
     Lacks {
         capability: Capability,
         needed_by: &'static str,
+        /// The command that makes the base anew, where it is one of the workspace's.
+        command: Option<String>,
+    },
+    /// There is a newer one of the same distro elsewhere.
+    Newer {
+        this: String,
+        other: String,
+        /// What makes use of the newer one.
+        remedy: String,
     },
 }
 
-/// What there is to say about `base`, which is built on by a workspace with these distros and needs.
-pub(crate) fn advise(
-    base: &Base,
-    named: Option<&Named<'_>>,
-    distros: &[Distro],
-    needs: &[(Capability, &'static str)],
-) -> Vec<Advice> {
-    let moved = named.filter(|named| named.now != named.digest).map(|named| Advice::Moved {
+/// What there is to say about a base that is built on.
+pub(crate) fn advise(situation: &Situation<'_>) -> Vec<Advice> {
+    let Situation { base, named, needs, .. } = situation;
+    let moved = named.as_ref().filter(|named| named.now != named.digest).map(|named| Advice::Moved {
         tag: named.tag.to_string(),
         was: named.digest,
         now: named.now,
@@ -60,12 +97,51 @@ pub(crate) fn advise(
     // A base that does not say what it has may have anything.
     let lacks = base.label(PROVIDES).into_iter().flat_map(|provided| {
         let has = |capability: Capability| provided.split(',').any(|word| word.trim() == capability.name());
-        needs
-            .iter()
-            .filter(move |(capability, _)| !has(*capability))
-            .map(|&(capability, needed_by)| Advice::Lacks { capability, needed_by })
+        needs.iter().filter(move |(capability, _)| !has(*capability)).map(|&(capability, needed_by)| {
+            Advice::Lacks { capability, needed_by, command: remake_own(situation) }
+        })
     });
-    moved.into_iter().chain(other_upstream(base, distros)).chain(lacks).collect()
+    moved.into_iter().chain(other_upstream(situation)).chain(lacks).collect()
+}
+
+/// Whether `image`, whose annotations are these, was built on something else that `tag` named.
+pub(crate) fn rebased(
+    image: &ImageName,
+    annotations: Option<&Value>,
+    (tag, now): (&Reference, Digest),
+) -> Option<Advice> {
+    let text = |key: &str| annotations?.get(key)?.as_str();
+    let was: Digest = text(UPSTREAM_DIGEST)?.parse().ok()?;
+    let is_same_name = text(UPSTREAM_NAME)? == tag.to_string();
+    (is_same_name && was != now).then(|| Advice::Rebased {
+        image: image.to_string(),
+        tag: tag.to_string(),
+        was,
+        now,
+    })
+}
+
+/// Whether `other` is a newer base than `this`, by the times that are in them.
+pub(crate) fn newer(this: &Twin<'_>, other: &Twin<'_>, remedy: impl FnOnce() -> String) -> Option<Advice> {
+    let made = |twin: &Twin<'_>| created(&twin.base.config);
+    let is_other = this.base.digest() != other.base.digest();
+    (is_other && made(other)? > made(this)?).then(|| Advice::Newer {
+        this: this.name.to_string(),
+        other: other.name.to_string(),
+        remedy: remedy(),
+    })
+}
+
+impl Remake<'_> {
+    /// The command that makes the base of `distro` anew.
+    pub(crate) fn command(self, distro: &DistroName) -> String {
+        match self {
+            Remake::Local => format!("cargo xtask base {distro}"),
+            Remake::Published(repository) => {
+                format!("cargo xtask base {distro} --push --image {repository}")
+            }
+        }
+    }
 }
 
 /// What the apps of a workspace take for granted, and why.
@@ -80,13 +156,22 @@ pub(crate) fn needs(workspace: &Workspace) -> Vec<(Capability, &'static str)> {
     needs
 }
 
-fn other_upstream(base: &Base, distros: &[Distro]) -> Option<Advice> {
+/// The command for a base that has the title of one of the workspace's distros.
+fn remake_own(situation: &Situation<'_>) -> Option<String> {
+    let title = situation.base.label(TITLE)?;
+    let distro = situation.distros.iter().find(|distro| distro.title == title)?;
+    Some(situation.remake.command(&distro.name))
+}
+
+fn other_upstream(situation: &Situation<'_>) -> Option<Advice> {
+    let Situation { base, distros, remake, .. } = situation;
     let name = base.label(UPSTREAM_NAME)?;
     let made_from: Digest = base.label(UPSTREAM_DIGEST)?.parse().ok()?;
     let is_of = |distro: &&Distro| distro.upstream().is_some_and(|upstream| upstream.tag.to_string() == name);
     let distro = distros.iter().find(is_of)?;
     let pin = distro.upstream()?.pin.filter(|pin| *pin != made_from)?;
-    Some(Advice::OtherUpstream { distro: distro.name.clone(), made_from, pin })
+    let (distro, command) = (distro.name.clone(), remake.command(&distro.name));
+    Some(Advice::OtherUpstream { made_from, pin, distro, command })
 }
 
 impl Capability {
@@ -107,18 +192,34 @@ impl fmt::Display for Advice {
                 was.short(),
                 now.short()
             ),
-            Advice::OtherUpstream { distro, made_from, pin } => write!(
+            Advice::Rebased { image, tag, was, now } => write!(
                 f,
-                "the base was made from {}, but {distro} pins {}; run 'cargo xtask base {distro}'",
+                "{tag} has moved since {image} was built on it: it was {} and is {}, so hosts download \
+                 what changed in it too",
+                was.short(),
+                now.short()
+            ),
+            Advice::OtherUpstream { made_from, pin, distro, command } => write!(
+                f,
+                "the base was made from {}, but {distro} pins {}; run '{command}'",
                 made_from.short(),
                 pin.short()
             ),
-            Advice::Lacks { capability, needed_by } => write!(
-                f,
-                "the base says that it has no {name}, which {needed_by} need; \
-                 add it in the base's folder, and '{name}' to its label {PROVIDES}",
-                name = capability.name()
-            ),
+            Advice::Lacks { capability, needed_by, command } => {
+                let name = capability.name();
+                write!(
+                    f,
+                    "the base says that it has no {name}, which {needed_by} need; \
+                     add it in the base's folder, and '{name}' to its label {PROVIDES}"
+                )?;
+                match command {
+                    Some(command) => write!(f, ", and run '{command}'"),
+                    None => Ok(()),
+                }
+            }
+            Advice::Newer { this, other, remedy } => {
+                write!(f, "{other} is newer than {this}, which is built on; {remedy}")
+            }
         }
     }
 }
@@ -133,6 +234,30 @@ mod tests {
     use crate::oci::{Document, MediaType, Platform, Verified};
     use crate::workspace::DistroKind;
     use crate::workspace::distro::Stage;
+
+    #[test]
+    fn the_newer_of_two_bases_is_told() {
+        let made = |time: &str| {
+            let mut base = base(&[]);
+            base.config.insert("created".to_owned(), json!(time));
+            // As another config would make it.
+            base.manifest.blob = Verified::own(time.as_bytes().to_vec());
+            base
+        };
+        let [this_name, other_name]: [ImageName; 2] =
+            ["ghcr.io/o/n:base", "oci:b"].map(|name| name.parse().unwrap());
+        let check = |this: &Base, other: &Base, expected: Option<&str>| {
+            let (this, other) =
+                (Twin { name: &this_name, base: this }, Twin { name: &other_name, base: other });
+            let advice = newer(&this, &other, || "do this".to_owned());
+            assert_eq!(advice.map(|advice| advice.to_string()).as_deref(), expected);
+        };
+        let (old, new) = (made("2026-01-04T00:00:00Z"), made("2026-01-11T00:00:00Z"));
+        check(&old, &new, Some("oci:b is newer than ghcr.io/o/n:base, which is built on; do this"));
+        check(&new, &old, None);
+        check(&new, &new, None);
+        check(&made("who knows"), &new, None);
+    }
 
     fn base(labels: &[(&str, &str)]) -> Base {
         let mut all = json!({"containers.bootc": "1"});
@@ -172,7 +297,9 @@ mod tests {
         let check = |labels: &[(&str, &str)], upstream: &str, now: Option<Digest>, expected: &[&str]| {
             let tag: Reference = "ghcr.io/o/n:base".parse().unwrap();
             let named = now.map(|now| Named { tag: &tag, digest: old, now });
-            let advice = advise(&base(labels), named.as_ref(), &[fedora(upstream)], &both);
+            let (base, distros) = (base(labels), [fedora(upstream)]);
+            let remake = Remake::Local;
+            let advice = advise(&Situation { base: &base, named, distros: &distros, needs: &both, remake });
             let shown: Vec<String> = advice.iter().map(ToString::to_string).collect();
             assert_eq!(shown, expected, "for {labels:?}");
         };
@@ -212,7 +339,46 @@ mod tests {
               need; add it in the base's folder, and 'nginx' to its label bootc-testboot.provides"],
         );
         let lacking = base(&[(PROVIDES, "")]);
-        assert_eq!(advise(&lacking, None, &[], &both).len(), 2);
-        assert_eq!(advise(&lacking, None, &[], &[]), []);
+        let situation =
+            |needs| Situation { base: &lacking, named: None, distros: &[], needs, remake: Remake::Local };
+        assert_eq!(advise(&situation(&both)).len(), 2);
+        let (ours, mut distros) = (base(&[(PROVIDES, ""), (TITLE, "Fedora 43")]), [fedora(name)]);
+        distros[0].title = "Fedora 43".to_owned();
+        let advice = advise(&Situation { base: &ours, distros: &distros, ..situation(&both[..1]) });
+        let [advice] = &advice[..] else { panic!("{advice:?}") };
+        assert!(advice.to_string().ends_with(", and run 'cargo xtask base fedora-43'"), "{advice}");
+        assert_eq!(advise(&situation(&[])), []);
+
+        // A base that is published is published again.
+        let (published, pin) = ("ghcr.io/o/n".parse().unwrap(), pinned(new));
+        let remake = Remake::Published(&published);
+        let (base, distros) = (base(&made_from_old), [fedora(&pin)]);
+        let advice = advise(&Situation { base: &base, named: None, distros: &distros, needs: &[], remake });
+        let [advice] = &advice[..] else { panic!("{advice:?}") };
+        let expected = "run 'cargo xtask base fedora-43 --push --image ghcr.io/o/n'";
+        assert!(advice.to_string().ends_with(expected), "{advice}");
+    }
+
+    #[test]
+    fn an_image_is_rebased_when_its_bases_tag_has_moved() {
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        let image: ImageName = "oci:out:t".parse().unwrap();
+        let check = |annotations: Value, expected: Option<&str>| {
+            let tag = "ghcr.io/o/n:base".parse().unwrap();
+            let advice = rebased(&image, Some(&annotations), (&tag, new));
+            assert_eq!(advice.map(|advice| advice.to_string()).as_deref(), expected);
+        };
+        let on = |name: &str, digest: &str| json!({UPSTREAM_NAME: name, UPSTREAM_DIGEST: digest});
+        check(
+            on("ghcr.io/o/n:base", &old.to_string()),
+            Some(
+                "ghcr.io/o/n:base has moved since oci:out:t was built on it: it was cba06b5736fa and is \
+                 11507a0e2f5e, so hosts download what changed in it too",
+            ),
+        );
+        check(on("ghcr.io/o/n:base", &new.to_string()), None);
+        check(on("ghcr.io/o/other:base", &old.to_string()), None);
+        check(on("ghcr.io/o/n:base", "sha256:x"), None);
+        check(json!({}), None);
     }
 }

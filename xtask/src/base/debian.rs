@@ -15,7 +15,7 @@ use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
-use super::{Freshness, collect, is_there, read};
+use super::{Freshness, TITLE, collect, is_made, layout, read};
 use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
@@ -39,8 +39,11 @@ const SHARED_ROOTFS: &str = "base/shared/rootfs";
 /// The folder, in the layout, of the files that mmdebstrap is given.
 const SCRATCH: &str = ".scratch";
 
+/// Where `customize.sh` leaves the time of the newest package, in seconds since 1970.
+const NEWEST: &str = "usr/share/testboot/newest-package";
+
 /// Changes when the code below makes other bytes of the same inputs.
-const PROCESS: &str = "3";
+const PROCESS: &str = "4";
 
 const MMDEBSTRAP: Need =
     Need { program: "mmdebstrap", purpose: "makes the Debian base", from: Source::Debian("mmdebstrap") };
@@ -68,27 +71,41 @@ struct Recipe {
     overlay: Vec<u8>,
 }
 
-/// The base of `distro` in the layout `dir`, made when it is not there or its inputs changed.
+/// What is to be made, and of what.
+pub(crate) struct Order<'a> {
+    pub(crate) distro: &'a Distro,
+    pub(crate) suite: &'a str,
+    /// The day of the suite's release.
+    pub(crate) released: NaiveDate,
+    /// The workspace's.
+    pub(crate) root: &'a Path,
+    /// The layout that the base is in afterwards.
+    pub(crate) dir: &'a Path,
+    pub(crate) freshness: Freshness,
+}
+
+/// The base in the layout `order.dir`, made when it is not there or its inputs changed.
 pub(crate) fn ensure(
-    distro: &Distro,
-    (suite, released): (&str, NaiveDate),
-    root: &Path,
-    dir: &Path,
-    freshness: Freshness,
+    order: &Order<'_>,
     progress: &Progress,
-    preflight: impl FnOnce(&[Need]) -> Result<()>,
+    preflight: &dyn Fn(&[Need]) -> Result<()>,
 ) -> Result<ImageName> {
-    let recipe = Recipe::read(distro, suite, released, root)?;
+    let Order { distro, dir, .. } = *order;
+    let recipe = Recipe::read(distro, order.suite, order.released, order.root)?;
     let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
     let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    if freshness == Freshness::IfUnchanged && is_there(dir, &tag)? {
+    if is_made((dir, &tag), order.freshness, distro)? {
         return Ok(name);
     }
     preflight(&needs())?;
-    let store = Store::create(dir)?;
+    let store = layout((dir, &tag), order.freshness, progress)?;
+    // By now, another run may have made it.
+    if is_made((dir, &tag), order.freshness, distro)? {
+        return Ok(name);
+    }
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
-    let size = make(&recipe, distro, (&store, dir), &tag, |line| {
+    let size = make(&recipe, (distro, &tag), (&store, dir), |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
         }
@@ -102,9 +119,8 @@ pub(crate) fn ensure(
 /// Runs mmdebstrap and writes the image; gives the layer's size.
 fn make(
     recipe: &Recipe,
-    distro: &Distro,
+    (distro, tag): (&Distro, &str),
     (store, dir): (&Store, &Path),
-    tag: &str,
     on_line: impl FnMut(&str) + Send,
 ) -> Result<u64> {
     // Inside the layout, whose lock is ours: what is there already is a killed run's.
@@ -122,21 +138,21 @@ fn make(
     sh.change_dir(scratch.path());
     let command = recipe.mmdebstrap(&sh, mode()?);
 
-    let (layer, kernel) = store.put_new(|out| {
+    let (layer, found) = store.put_new(|out| {
         let mut writer = LayerWriter::new(Compression::Gzip, out)?;
-        let kernel = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
+        let found = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
             .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
         let (layer, _) = writer.finish(&distro.name.to_string())?;
-        Ok((layer.descriptor().clone(), (layer, kernel)))
+        Ok((layer.descriptor().clone(), (layer, found)))
     })?;
-    let kernel = kernel.context("the packages brought no kernel in /usr/lib/modules")?;
-
-    let created = recipe.epoch.to_string();
+    let kernel = found.kernel.context("the packages brought no kernel in /usr/lib/modules")?;
+    // What tells one week's base from another's: the same packages have the same time.
+    let created = found.newest.with_context(|| format!("{CUSTOMIZE} left no time in /{NEWEST}"))?.to_string();
     let labels = BTreeMap::from([
         (builder::LABEL, "ostree"),
         ("bootc-testboot.provides", "nginx,systemd"),
         ("containers.bootc", "1"),
-        ("org.opencontainers.image.title", distro.title.as_str()),
+        (TITLE, distro.title.as_str()),
         ("org.opencontainers.image.version", distro.name.release()),
         ("ostree.bootable", "true"),
         ("ostree.linux", kernel.as_str()),
@@ -254,10 +270,18 @@ fn mode() -> Result<&'static str> {
     Ok("unshare")
 }
 
+/// What a root says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// The version of its kernel.
+    kernel: Option<String>,
+    /// When the newest of its packages was made.
+    newest: Option<Timestamp>,
+}
+
 /// Passes a root's tar on as a layer: no times, no names of users, no leading `./`, no devices.
-/// Gives the version of the kernel in it.
-fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>> {
-    let mut kernel = None;
+fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
+    let mut found = Found::default();
     let mut has_dev = false;
     let mut builder = tar::Builder::new(layer);
     for entry in tar::Archive::new(tar).entries()? {
@@ -284,7 +308,7 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
         if let Some(version) =
             path.strip_prefix("usr/lib/modules/").and_then(|rest| rest.strip_suffix("/vmlinuz"))
         {
-            kernel = Some(version.to_owned());
+            found.kernel = Some(version.to_owned());
         }
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(entry.header().entry_type());
@@ -300,6 +324,12 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
             )?;
         }
         match entry.header().entry_type() {
+            EntryType::Regular if path == NEWEST => {
+                let mut text = String::new();
+                entry.read_to_string(&mut text)?;
+                found.newest = Some(text.trim_end().parse().map_err(io::Error::other)?);
+                builder.append_data(&mut header, &path, text.as_bytes())?
+            }
             EntryType::Regular | EntryType::Directory => {
                 builder.append_data(&mut header, &path, &mut entry)?
             }
@@ -317,7 +347,7 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Option<String>
         }
     }
     builder.finish()?;
-    Ok(kernel)
+    Ok(found)
 }
 
 /// File capabilities and the like. Source: star's `SCHILY.xattr.` keys, which GNU tar writes too.
@@ -396,12 +426,14 @@ mod tests {
         add(EntryType::Char, "./null", "", b"");
         add(EntryType::Regular, "./usr/lib/modules/6.12/vmlinuz", "", b"kernel");
         add(EntryType::Link, "./usr/lib/modules/6.12/again", "./usr/lib/modules/6.12/vmlinuz", b"");
+        add(EntryType::Regular, "./usr/share/testboot/newest-package", "", b"1700000000\n");
         add(EntryType::Symlink, "./vmlinuz", "./usr/lib/x", b"");
         let root = root.into_inner().unwrap();
 
         let mut layer = Vec::new();
-        let kernel = normalise(&mut &root[..], &mut layer).unwrap();
-        assert_eq!(kernel.as_deref(), Some("6.12"));
+        let found = normalise(&mut &root[..], &mut layer).unwrap();
+        let newest = Some("1700000000".parse().unwrap());
+        assert_eq!(found, Found { kernel: Some("6.12".to_owned()), newest });
         let mut listing = Vec::new();
         for entry in tar::Archive::new(&layer[..]).entries().unwrap() {
             let entry = entry.unwrap();
@@ -415,6 +447,7 @@ mod tests {
             ("dev/", ""),
             ("usr/lib/modules/6.12/vmlinuz", ""),
             ("usr/lib/modules/6.12/again", "usr/lib/modules/6.12/vmlinuz"),
+            ("usr/share/testboot/newest-package", ""),
             ("vmlinuz", "./usr/lib/x"),
         ];
         assert_eq!(listing, expected.map(|(path, link)| (path.to_owned(), link.to_owned())));

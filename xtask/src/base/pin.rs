@@ -1,24 +1,24 @@
 //! The digest in a `distro.toml`: what the upstream's tag named when somebody last looked.
 
 use anyhow::{Context, Result, anyhow};
-use toml_edit::{DocumentMut, Value};
+use toml_edit::Document;
 
 use crate::oci::Digest;
 use crate::workspace::distro::Upstream;
 
-/// `distro_toml` with `upstream` pinned to `digest`. Everything else, comments included, stays.
+/// `distro_toml` with `upstream` pinned to `digest`. Every other byte stays: comments, line ends,
+/// a byte order mark, and the kind of the quotes.
 pub(crate) fn repin(distro_toml: &str, upstream: &Upstream, digest: Digest) -> Result<String> {
-    let mut document: DocumentMut = distro_toml.parse().context("reading it as TOML")?;
-    let value = document
-        .get_mut("upstream")
-        .and_then(|item| item.as_value_mut())
+    let document = Document::parse(distro_toml).context("reading it as TOML")?;
+    let span = document
+        .get("upstream")
+        .and_then(|item| item.as_value()?.span())
         .ok_or_else(|| anyhow!("it has no upstream"))?;
+    let old = &distro_toml[span.clone()];
+    let quotes = &old[..old.len() - old.trim_start_matches(['"', '\'']).len()];
     let pinned = Upstream { tag: upstream.tag.clone(), pin: Some(digest) };
-    let mut new = Value::from(pinned.to_string());
-    // The blanks before a value and the comment behind it belong to it.
-    *new.decor_mut() = value.decor().clone();
-    *value = new;
-    Ok(document.to_string())
+    // Nothing in a reference has to be escaped in any of TOML's strings.
+    Ok(format!("{}{quotes}{pinned}{quotes}{}", &distro_toml[..span.start], &distro_toml[span.end..]))
 }
 
 #[cfg(test)]
@@ -39,5 +39,16 @@ mod tests {
         assert_eq!(check(&after, &pinned), after);
         let other = after.replace(&Digest::of(b"").to_string(), &Digest::of(b"old").to_string());
         assert_eq!(check(&other, &pinned), after);
+
+        for form in [
+            "title = 'x'\r\nupstream = 'quay.io/o/n:t'\r\n# End.",
+            "\u{feff}# Why.\r\n\"upstream\" = \"\"\"quay.io/o/n:t\"\"\"",
+            "\u{feff}upstream\t= '''quay.io/o/n:t'''   # ü\n",
+        ] {
+            let expected = form.replace("quay.io/o/n:t", &pinned);
+            assert_eq!(check(form, "quay.io/o/n:t"), expected);
+            let distro: toml::Table = toml::from_str(&expected).unwrap();
+            assert_eq!(distro["upstream"].as_str(), Some(pinned.as_str()));
+        }
     }
 }

@@ -58,7 +58,7 @@ impl LocalImage {
         })
     }
 
-    /// Fetches the layers of an image in a registry into the layout that `fetched` makes.
+    /// Fetches the layers of an image in a registry into the layout that `fetched` makes, once.
     pub(super) fn fetch(
         &self,
         fetched: impl FnOnce() -> Result<Store>,
@@ -66,6 +66,9 @@ impl LocalImage {
         progress: &Progress,
     ) -> Result<()> {
         let Home::Registry(reference) = &self.home else { return Ok(()) };
+        if self.fetched.get().is_some() {
+            return Ok(());
+        }
         let store = fetched()?;
         for layer in &self.manifest.layers {
             let step = progress.bytes(format!("fetching {}", layer.digest.short()), layer.size);

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
+use super::config::Config;
 use super::podman::{self, Container, Mount, MountMode, Namespaces, Podman};
-use super::{CONFIG, Order};
+use super::{Builder, Order, limits};
 use crate::hint::WithHint;
 use crate::progress::Progress;
 
@@ -39,6 +40,21 @@ pub(super) enum Product {
     /// An installer.
     #[cfg_attr(not(test), expect(dead_code, reason = "there is no such format of disks yet"))]
     Iso,
+}
+
+/// Says what of a config has no place in `product`, all of it.
+pub(super) fn check_config(product: Product, config: &Config) -> Result<()> {
+    let cannot = match product {
+        Product::Raw => limits::installer(config),
+        Product::Iso => Vec::new(),
+    };
+    limits::refuse(Builder::Osbuild, &cannot)
+}
+
+/// How large a disk is at least, in bytes, on which everything is as large as `config` wants it. The
+/// builder's own partitions come on top: it makes the disk longer by itself, if need be.
+pub(super) fn least_size(config: &Config) -> u64 {
+    config.storage.least_size().checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX)
 }
 
 /// A run, worked out beforehand.
@@ -108,8 +124,9 @@ pub(super) fn make(
         .hint("'--builder-image' names bootc-image-builder's image, or image-builder's")?;
     podman.bring(order, progress)?;
 
-    // A link out of the folder could not be followed in the container.
-    let config = fs::canonicalize(order.root.join(CONFIG)).with_context(|| format!("reading {CONFIG}"))?;
+    let folder = fs::canonicalize(folder)?;
+    let config = folder.join("config.toml");
+    fs::write(&config, order.blueprint()?).with_context(|| format!("writing {}", config.display()))?;
     let container = order.container();
     let build = Build {
         generation,
@@ -118,14 +135,14 @@ pub(super) fn make(
         builder: &builder,
         image: &order.upgrades_from.to_string(),
         config: &config,
-        output: &fs::canonicalize(folder)?,
+        output: &folder,
         storage: &podman.storage,
         owner: podman::owner(),
     };
     let step =
         progress.step(format!("making a disk of {} with {builder}; this takes 10 to 20 minutes", order.name));
-    podman.run(&build.container(), folder, &step)?;
-    let made = product_in(folder, product.ending())?;
+    podman.run(&build.container(), (&folder, progress), &step)?;
+    let made = product_in(&folder, product.ending())?;
     step.done(format!("made a disk of {}", order.name));
     Ok(made)
 }
@@ -141,6 +158,7 @@ impl Build<'_> {
                 Mount { from: self.output, to: OUTPUT_MOUNT, mode: MountMode::ReadWrite },
                 Mount { from: self.storage, to: STORAGE_MOUNT, mode: MountMode::ReadWrite },
             ],
+            attaches: None,
             command: self.command(),
         }
     }
@@ -205,7 +223,7 @@ mod tests {
             container: "bootc-testboot-1",
             builder: "quay.io/o/builder:latest",
             image: "ghcr.io/me/os:v1",
-            config: Path::new("/ws/configs/builder/config.toml"),
+            config: Path::new("/ws/target/out put/config.toml"),
             output: Path::new("/ws/target/out put"),
             storage: Path::new("/var/lib/containers/storage"),
             owner: (1000, 100),
@@ -227,7 +245,7 @@ mod tests {
         --security-opt
         label=type:unconfined_t
         --volume
-        /ws/configs/builder/config.toml:/config.toml:ro
+        /ws/target/out put/config.toml:/config.toml:ro
         --volume
         /ws/target/out put:/output
         --volume
@@ -254,7 +272,7 @@ mod tests {
         --security-opt
         label=type:unconfined_t
         --volume
-        /ws/configs/builder/config.toml:/config.toml:ro
+        /ws/target/out put/config.toml:/config.toml:ro
         --volume
         /ws/target/out put:/output
         --volume
@@ -277,6 +295,32 @@ mod tests {
             .map(|generation| command(generation, Product::Iso));
         assert!(old.contains("\n--type\nanaconda-iso\n"), "{old}");
         assert!(new.ends_with("\nbootc-generic-iso"), "{new}");
+    }
+
+    #[test]
+    fn a_disk_is_no_installer_and_has_room_for_what_is_wanted() {
+        let config = |text: &str| Config::parse("config.toml", text.as_bytes(), &[]).unwrap();
+        let installer =
+            config("customizations.installer.unattended = true\ncustomizations.iso.volume_id = 'OS'");
+        insta::assert_snapshot!(check_config(Product::Raw, &installer).unwrap_err(), @"
+        the builder 'image-builder' cannot do what configs/builder asks for:
+          [customizations.installer]: what it makes is no installer
+          [customizations.iso]: what it makes is no ISO
+        ");
+        assert!(check_config(Product::Iso, &installer).is_ok());
+        let users =
+            config("[[customizations.user]]\nname = 'devops'\n[[customizations.group]]\nname = 'data'");
+        assert!(check_config(Product::Raw, &users).is_ok());
+
+        let least = |text: &str| least_size(&config(text)) >> 20;
+        assert_eq!(least(""), 0);
+        let file_system = |path, size| {
+            format!("[[customizations.filesystem]]\nmountpoint = '{path}'\nminsize = '{size}'\n")
+        };
+        assert_eq!(least(&(file_system("/", "2 GiB") + &file_system("/var/lib/data", "1 GiB"))), 3 << 10);
+        let partition = "[[customizations.disk.partitions]]\ntype = 'plain'\nmountpoint = '/var/lib/data'\nfs_type = 'xfs'\nminsize = '6 GiB'\n";
+        let disk = |size: &str| format!("[customizations.disk]\nminsize = '{size}'\n{partition}");
+        assert_eq!((least(&disk("5 GiB")), least(&disk("7 GiB"))), (6 << 10, 7 << 10));
     }
 
     #[test]

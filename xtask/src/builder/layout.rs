@@ -6,13 +6,18 @@ use super::grub::{CORE_SECTOR, SECTOR};
 use crate::oci::{Arch, Digest};
 
 /// Partitions begin at whole MiB, as every partitioning program has it.
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const ESP_START: u64 = 2 * MIB;
 /// The least that FAT32 takes with sectors of 512 bytes is 33 MiB.
 const ESP_SIZE: u64 = 64 * MIB;
 const ROOT_START: u64 = ESP_START + ESP_SIZE;
 /// At the end the copy of the partition table is: 33 sectors, rounded up.
 const TAIL: u64 = MIB;
+
+/// How large a disk is whose root has `root` bytes.
+pub(super) fn size_with_root(root: u64) -> u64 {
+    (ROOT_START + root + TAIL).next_multiple_of(MIB)
+}
 
 /// Partition types. Source: UEFI specification, 5.3.3; GRUB, "BIOS installation"; UAPI, Discoverable
 /// Partitions Specification, which systemd-repart goes by.

@@ -1,12 +1,15 @@
 //! An image -> one raw disk that boots it.
 //!
-//! A disk is made once for an image and the options that it is made with, and kept until the next.
+//! A disk is made once for an image and what it is made with, and kept until another image's.
 
+mod accounts;
 mod bootc;
+mod config;
 mod grub;
 mod image;
 mod image_builder;
 mod layout;
+mod limits;
 mod ostree;
 mod podman;
 mod ready;
@@ -17,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
-use serde::Deserialize;
 
 use crate::disk::{self, DiskFormat, DiskName};
 use crate::hint::{WithHint, hinted};
@@ -27,14 +29,13 @@ use crate::progress::{Progress, human_bytes};
 use crate::registry::Client;
 use crate::store::Store;
 
+pub(crate) use self::config::{Config, Configs};
 pub(crate) use self::image::LocalImage;
 pub(crate) use self::image_builder::IMAGE as BUILDER_IMAGE;
+use self::image_builder::Product;
 
 /// An image that installs itself says by this label which builder does it.
 pub(crate) const LABEL: &str = "bootc-testboot.builder";
-
-/// What every builder is told, in the workspace.
-const CONFIG: &str = "configs/builder/config.toml";
 
 /// Who makes a disk of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,6 +54,8 @@ pub(crate) enum Builder {
 pub(crate) struct Order<'a> {
     pub(crate) image: &'a LocalImage,
     pub(crate) builder: Builder,
+    /// What it is made with.
+    pub(crate) config: &'a Config,
     /// Of the disk, in bytes.
     pub(crate) size: u64,
     pub(crate) name: &'a DiskName,
@@ -75,31 +78,9 @@ pub(crate) struct Order<'a> {
 /// A disk that is kept.
 pub(crate) struct RawDisk {
     pub(crate) path: PathBuf,
+    name: DiskName,
     /// While this is held, nobody replaces it.
     _lock: File,
-}
-
-/// `configs/builder/config.toml`: the part of osbuild's blueprints that has a meaning here.
-/// Source: osbuild.org, "Blueprint reference".
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    #[serde(default)]
-    customizations: Customizations,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Customizations {
-    #[serde(default)]
-    kernel: Kernel,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kernel {
-    #[serde(default)]
-    append: String,
 }
 
 impl Builder {
@@ -147,6 +128,24 @@ impl Builder {
             Builder::Bootc => vec![podman::PODMAN, podman::LOSETUP],
         }
     }
+
+    /// How large a disk has to be for what `config` wants, in bytes.
+    pub(crate) fn least_size(self, config: &Config) -> u64 {
+        match self {
+            Builder::Ostree => ostree::least_size(config),
+            Builder::Osbuild => image_builder::least_size(config),
+            Builder::Bootc => bootc::least_size(config),
+        }
+    }
+
+    /// Says what of a config it cannot do, all of it.
+    fn check_config(self, config: &Config) -> Result<()> {
+        match self {
+            Builder::Ostree => ostree::check_config(config),
+            Builder::Osbuild => image_builder::check_config(Product::Raw, config),
+            Builder::Bootc => bootc::check_config(config),
+        }
+    }
 }
 
 impl Order<'_> {
@@ -165,6 +164,11 @@ impl Order<'_> {
         }
     }
 
+    /// What it is made with, as osbuild's builders read it.
+    fn blueprint(&self) -> Result<String> {
+        self.config.blueprint().context("writing the config as a blueprint")
+    }
+
     /// What its container is called: the same in the next run, which ends one that was left.
     fn container(&self) -> String {
         format!("bootc-testboot-{}", Digest::of(self.kept.as_os_str().as_encoded_bytes()).short())
@@ -177,9 +181,26 @@ impl fmt::Display for Builder {
     }
 }
 
-/// What a disk is made of: when this changes, it is another one.
+/// What a disk is made of: when this changes, it is another one. Nothing is made with a config that
+/// its builder cannot do.
 pub(crate) fn inputs(order: &Order<'_>) -> Result<Digest> {
-    Ok(Job::read(order)?.inputs)
+    order.builder.check_config(order.config)?;
+    let (process, own) = match order.builder {
+        Builder::Ostree => {
+            let script = fs::read(order.root.join(ostree::SCRIPT));
+            let script = script.with_context(|| format!("reading {}", ostree::SCRIPT))?;
+            (ostree::PROCESS, vec![Digest::of(&script).to_string()])
+        }
+        Builder::Osbuild => {
+            (image_builder::PROCESS, vec![order.builder_image.to_string(), order.upgrades_from.to_string()])
+        }
+        Builder::Bootc => (bootc::PROCESS, vec![order.upgrades_from.to_string()]),
+    };
+    let (image, size) = (order.image.config_digest.to_string(), order.size.to_string());
+    let blueprint = order.blueprint()?;
+    let mut inputs = vec![process, order.builder.name(), &image, &size, &blueprint];
+    inputs.extend(own.iter().map(String::as_str));
+    Ok(Digest::of(inputs.join("\n").as_bytes()))
 }
 
 /// The raw disk of an image, made when it is not there. `preflight` gets what it needs before
@@ -189,61 +210,40 @@ pub(crate) fn ensure(
     progress: &Progress,
     preflight: impl FnOnce(&[Need], &[Lack]) -> Result<()>,
 ) -> Result<RawDisk> {
-    let job = Job::read(order)?;
+    let inputs = inputs(order)?;
     let lock = lock(order.kept)?;
-    let path = order.kept.join(format!("{}-{}.raw", order.name, job.inputs.short()));
+    let path = order.kept.join(file_name(order.name, inputs));
     if !path.exists() {
         let (needs, lacks) = order.requirements()?;
         preflight(&needs, &lacks)?;
-        make(order, &job, &path, progress).with_context(|| format!("making a disk of {}", order.name))?;
-        forget_others(order, &path)?;
+        make(order, inputs, &path, progress).with_context(|| format!("making a disk of {}", order.name))?;
     }
-    Ok(RawDisk { path, _lock: lock })
+    Ok(RawDisk { path, name: order.name.clone(), _lock: lock })
 }
 
-/// An order with what is read for it.
-struct Job {
-    kernel_arguments: String,
-    inputs: Digest,
-}
-
-impl Job {
-    fn read(order: &Order<'_>) -> Result<Job> {
-        let config = config(order.root)?;
-        let kernel_arguments = config.customizations.kernel.append;
-        let digest_of = |file: &str| -> Result<String> {
-            let content = fs::read(order.root.join(file)).with_context(|| format!("reading {file}"))?;
-            Ok(Digest::of(&content).to_string())
-        };
-        let (process, own) = match order.builder {
-            Builder::Ostree => (ostree::PROCESS, vec![digest_of(ostree::SCRIPT)?]),
-            Builder::Osbuild => {
-                let builder = order.builder_image.to_string();
-                (image_builder::PROCESS, vec![digest_of(CONFIG)?, builder, order.upgrades_from.to_string()])
+impl RawDisk {
+    /// Removes the disks that are not made of any of `inputs`: each takes as much room as its image.
+    pub(crate) fn keep_only(&self, inputs: &[Digest]) -> Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        let listing = || format!("listing {}", folder.display());
+        let kept: Vec<PathBuf> =
+            inputs.iter().map(|inputs| folder.join(file_name(&self.name, *inputs))).collect();
+        for entry in fs::read_dir(folder).with_context(listing)? {
+            let other = entry.with_context(listing)?.path();
+            if other.extension().is_some_and(|ending| ending == "raw") && !kept.contains(&other) {
+                fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
             }
-            Builder::Bootc => (bootc::PROCESS, vec![order.upgrades_from.to_string()]),
-        };
-        let image = order.image.config_digest.to_string();
-        let size = order.size.to_string();
-        let mut inputs = vec![process, order.builder.name(), &image, &size, &kernel_arguments];
-        inputs.extend(own.iter().map(String::as_str));
-        let inputs = Digest::of(inputs.join("\n").as_bytes());
-        Ok(Job { kernel_arguments, inputs })
+        }
+        Ok(())
     }
 }
 
-fn config(root: &Path) -> Result<Config> {
-    let reading = || format!("reading {CONFIG}");
-    let text = fs::read_to_string(root.join(CONFIG)).with_context(reading)?;
-    toml::from_str(&text)
-        .hint(
-            "it has [customizations.kernel] with 'append'; users and keys come from cloud-init on each host",
-        )
-        .with_context(reading)
+fn file_name(name: &DiskName, inputs: Digest) -> String {
+    format!("{name}-{}.raw", inputs.short())
 }
 
 /// Makes the disk in a folder of its own, until it is whole.
-fn make(order: &Order<'_>, job: &Job, path: &Path, progress: &Progress) -> Result<()> {
+fn make(order: &Order<'_>, inputs: Digest, path: &Path, progress: &Progress) -> Result<()> {
     let folder = order.kept.join(".unfinished");
     let writing = || format!("writing to {}", folder.display());
     // What a killed run left goes.
@@ -251,7 +251,7 @@ fn make(order: &Order<'_>, job: &Job, path: &Path, progress: &Progress) -> Resul
         fs::remove_dir_all(&folder).with_context(writing)?;
     }
     fs::create_dir(&folder).with_context(writing)?;
-    let made = build(order, job, &folder, progress).and_then(|raw| {
+    let made = build(order, inputs, &folder, progress).and_then(|raw| {
         finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))
     });
     let removed = fs::remove_dir_all(&folder).with_context(writing);
@@ -260,20 +260,17 @@ fn make(order: &Order<'_>, job: &Job, path: &Path, progress: &Progress) -> Resul
 }
 
 /// Makes the disk in an empty folder, and gives its path.
-fn build(order: &Order<'_>, job: &Job, folder: &Path, progress: &Progress) -> Result<PathBuf> {
+fn build(order: &Order<'_>, inputs: Digest, folder: &Path, progress: &Progress) -> Result<PathBuf> {
     match order.builder {
         Builder::Ostree => {
             let path = folder.join("disk.raw");
             let file = File::create(&path).with_context(|| format!("writing {}", path.display()))?;
             order.image.fetch(|| Store::create(order.fetched), order.registry, progress)?;
-            ostree::install(order, job, (&path, &file), progress)?;
+            ostree::install(order, inputs, (&path, &file), progress)?;
             Ok(path)
         }
-        Builder::Osbuild => image_builder::make(image_builder::Product::Raw, order, folder, progress),
-        Builder::Bootc => {
-            let wishes = bootc::Wishes { kernel_arguments: &job.kernel_arguments, root_keys: None };
-            bootc::make(&wishes, order, folder, progress)
-        }
+        Builder::Osbuild => image_builder::make(Product::Raw, order, folder, progress),
+        Builder::Bootc => bootc::make(order, folder, progress),
     }
 }
 
@@ -288,18 +285,6 @@ fn finish(order: &Order<'_>, raw: &Path, path: &Path, progress: &Progress) -> st
     file.sync_all()?;
     fs::rename(raw, path)?;
     File::open(order.kept)?.sync_all()
-}
-
-/// Removes the disks that were made before: each takes as much room as its image.
-fn forget_others(order: &Order<'_>, path: &Path) -> Result<()> {
-    let listing = || format!("listing {}", order.kept.display());
-    for entry in fs::read_dir(order.kept).with_context(listing)? {
-        let other = entry.with_context(listing)?.path();
-        if other != path && other.extension().is_some_and(|ending| ending == "raw") {
-            fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
-        }
-    }
-    Ok(())
 }
 
 fn lock(folder: &Path) -> Result<File> {
@@ -318,16 +303,6 @@ fn lock(folder: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_config_may_not_promise_what_nobody_does() {
-        let check =
-            |text: &str| toml::from_str::<Config>(text).map(|config| config.customizations.kernel.append);
-        assert_eq!(check("").unwrap(), "");
-        assert_eq!(check("[customizations.kernel]\nappend = \"a b=c\"").unwrap(), "a b=c");
-        let error = check("[[customizations.user]]\nname = \"devops\"").unwrap_err().to_string();
-        assert!(error.contains("unknown field `user`"), "{error}");
-    }
 
     #[test]
     fn builders_have_the_names_that_labels_use() {

@@ -11,10 +11,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
-use super::layout::{Firmware, Layout, firmware};
-use super::{Job, Order, grub};
+use super::config::{ADMINISTRATORS, Config};
+use super::layout::{self, Firmware, Layout, firmware};
+use super::{Builder, Order, accounts, grub, limits};
 use crate::exec;
 use crate::hint::{self, WithHint, hinted};
+use crate::oci::Digest;
 use crate::oci::flatten::{self, Plan};
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
@@ -22,11 +24,13 @@ use crate::progress::{Progress, human_bytes};
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "1";
+pub(super) const PROCESS: &str = "2";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
 const BRANCH: &str = "testboot/image";
+/// What every format can describe, in bytes.
+const LARGEST: u64 = 2040 << 30;
 /// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
 /// made so later, and systemd asks nobody for a password on a console.
 const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
@@ -54,6 +58,8 @@ const PROGRAMS: [&str; 12] = [
     "touch",
     "ln",
 ];
+/// Those that it starts for users besides.
+const ACCOUNT_PROGRAMS: [&str; 7] = ["chown", "cp", "grep", "groupadd", "sed", "useradd", "usermod"];
 /// Where they are, as a PATH has it.
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
 
@@ -69,10 +75,25 @@ pub(super) fn needs() -> Vec<Need> {
     if is_root() { vec![UNSHARE] } else { vec![UNSHARE, NEWUIDMAP] }
 }
 
+/// Says what of a config this builder cannot do, all of it.
+pub(super) fn check_config(config: &Config) -> Result<()> {
+    let mut cannot = limits::installer(config);
+    cannot.extend(limits::one_file_system(config));
+    if least_size(config) > LARGEST {
+        cannot.push(format!("a disk of more than {} GiB", LARGEST >> 30));
+    }
+    limits::refuse(Builder::Ostree, &cannot)
+}
+
+/// How large a disk is, in bytes, on which everything is as large as `config` wants it.
+pub(super) fn least_size(config: &Config) -> u64 {
+    limits::size_with_one_file_system(config, layout::size_with_root)
+}
+
 /// Installs the image on the empty file `disk`, which is at `path`.
 pub(super) fn install(
     order: &Order<'_>,
-    job: &Job,
+    inputs: Digest,
     (path, disk): (&Path, &File),
     progress: &Progress,
 ) -> Result<()> {
@@ -88,11 +109,14 @@ pub(super) fn install(
         (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
     let plan = flatten::plan(layers).context("flattening the layers")?;
     let tools = plan.part(is_tool);
-    check_programs(&tools)?;
+    let accounts = accounts::lines(order.config);
+    let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
+    check_programs(&tools, PROGRAMS.iter().chain(more))?;
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let script = Script { order, job, firmware: &firmware, memory, tools_size: tools.tar_size()?, path };
+    let script =
+        Script { order, inputs, firmware: &firmware, memory, tools_size: tools.tar_size()?, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -124,17 +148,18 @@ pub(super) fn install(
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
-    job: &'a Job,
+    inputs: Digest,
     firmware: &'a Firmware,
     memory: u64,
     tools_size: u64,
     path: &'a Path,
+    accounts: String,
 }
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, job, firmware, memory, tools_size, path } = self;
-        let layout = Layout::new(order.size, job.inputs);
+        let Script { order, inputs, firmware, memory, tools_size, path, accounts } = self;
+        let layout = Layout::new(order.size, *inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
         let script = order.root.join(SCRIPT);
         let command = cmd!(sh, "unshare")
@@ -155,7 +180,9 @@ impl Script<'_> {
             ("STATEROOT", STATEROOT.to_owned()),
             ("BRANCH", BRANCH.to_owned()),
             ("VERSION", order.image.version().to_owned()),
-            ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", job.kernel_arguments)),
+            ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", order.config.kernel)),
+            ("ACCOUNTS", accounts.clone()),
+            ("ADMINISTRATORS", ADMINISTRATORS.to_owned()),
             ("PARTITIONS", layout.partitions(firmware)),
             ("ESP_OFFSET", layout.esp_offset().to_string()),
             ("ESP_SECTORS", layout.esp_sectors().to_string()),
@@ -198,12 +225,12 @@ fn is_tool(path: &str) -> bool {
     !NOT_NEEDED.contains(&path) && !NOT_NEEDED_PREFIXES.iter().any(|prefix| path.starts_with(prefix))
 }
 
-fn check_programs(tools: &Plan) -> Result<()> {
+fn check_programs<'p>(tools: &Plan, programs: impl Iterator<Item = &'p &'p str>) -> Result<()> {
     let found: BTreeSet<&str> = tools
         .leaves()
         .filter_map(|path| PROGRAM_DIRS.iter().find_map(|dir| path.strip_prefix(dir)))
         .collect();
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !found.contains(program)).collect();
+    let missing: Vec<&str> = programs.copied().filter(|program| !found.contains(program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -259,6 +286,33 @@ fn available_memory(meminfo: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_it_cannot_do_is_told_and_sizes_are_kept() {
+        let check = |text: &str| {
+            let config = Config::parse("f", text.as_bytes(), &[]).unwrap();
+            let said = check_config(&config).err().map(|error| error.to_string()).unwrap_or_default();
+            (said, least_size(&config) >> 20)
+        };
+        let root =
+            |size: &str| format!("[[customizations.filesystem]]\nmountpoint = \"/\"\nminsize = \"{size}\"\n");
+        assert_eq!(check(""), (String::new(), 0));
+        assert_eq!(check(&root("1 GiB")), (String::new(), 1024 + 67));
+        assert_eq!(check("[customizations.disk]\nminsize = \"1 GB\""), (String::new(), 954));
+        for (text, expected) in [
+            (root("1 GiB").replace("\"/\"", "\"/boot\""), "a file system for /boot"),
+            (root("2040 GiB"), "a disk of more than 2040 GiB"),
+            ("[customizations.disk]\ntype = \"dos\"".to_owned(), "[customizations.disk] but for its minsize"),
+            (
+                "[[customizations.disk.partitions]]\ntype = \"lvm\"\nminsize = 1".to_owned(),
+                "[customizations.disk] but for its minsize",
+            ),
+            ("[customizations.installer]\nunattended = true".to_owned(), "[customizations.installer]"),
+            ("[customizations.iso]\nvolume_id = \"A\"".to_owned(), "[customizations.iso]"),
+        ] {
+            assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
+        }
+    }
 
     #[test]
     fn swap_counts_as_memory() {

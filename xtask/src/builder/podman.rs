@@ -6,15 +6,17 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
 
 use super::Order;
+use crate::exec::interrupt::CleanUp;
 use crate::exec::{self, ExecError};
-use crate::hint::{WithHint, hinted};
+use crate::hint::{self, WithHint, hinted};
 use crate::oci::ImageName;
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, Step};
@@ -25,6 +27,11 @@ pub(super) const SKOPEO: Need = Need {
     program: "skopeo",
     purpose: "brings an image from a layout into podman's storage",
     from: Source::Debian("skopeo"),
+};
+pub(super) const LOSETUP: Need = Need {
+    program: "losetup",
+    purpose: "lets go of the loop devices of an installation that failed",
+    from: Source::Debian("mount"),
 };
 
 /// Where root's images are when podman cannot be asked. Source: containers-storage.conf(5).
@@ -56,6 +63,8 @@ pub(super) struct Container<'a> {
     pub(super) image: &'a str,
     pub(super) namespaces: Namespaces,
     pub(super) mounts: Vec<Mount<'a>>,
+    /// A disk that it attaches to a loop device of this machine's.
+    pub(super) attaches: Option<&'a Path>,
     /// What the image's entry point gets.
     pub(super) command: Vec<OsString>,
 }
@@ -78,6 +87,19 @@ pub(super) enum MountMode {
     ReadOnly,
     ReadWrite,
 }
+
+/// What a container leaves on this machine, unless it has ended well.
+#[derive(Clone)]
+struct Left {
+    access: Access,
+    container: String,
+    folder: PathBuf,
+    disk: Option<PathBuf>,
+}
+
+/// What reads a program's standard output, and what sees each line of its standard error.
+type Consume<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+type OnLine<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Access {
     /// Nothing where this user can be root only with a password, or not at all.
@@ -176,7 +198,7 @@ impl Podman {
             }
         };
         let step = progress.step(format!("bringing {} into podman's storage", order.image.name));
-        talk(command, &step)
+        talk(command, &step, |command, consume, on_line| exec::stream(command, consume, on_line))
             .with_context(|| format!("bringing {} into podman's storage", order.image.name))?;
         if !self.has(order)? {
             let error = anyhow!("{target} in podman's storage is not {}", order.image.name);
@@ -198,56 +220,95 @@ impl Podman {
 
     /// Runs a container to its end. Whatever becomes of it, it is gone afterwards, and what it wrote
     /// into `folder` is this user's.
-    pub(super) fn run(&self, container: &Container<'_>, folder: &Path, step: &Step) -> Result<()> {
-        let sh = Shell::new()?;
-        let remove = || self.command(&sh).args(["rm", "--force", "--ignore", container.name]);
+    pub(super) fn run(
+        &self,
+        container: &Container<'_>,
+        (folder, progress): (&Path, &Progress),
+        step: &Step,
+    ) -> Result<()> {
+        let left = Left {
+            access: self.access,
+            container: container.name.to_owned(),
+            folder: folder.to_owned(),
+            disk: container.attaches.map(Path::to_owned),
+        };
         // That of a run that was killed.
-        exec::run(remove())?;
-        let ending = exec::ended_by(remove());
+        left.remove_container()?;
+        let is_done = Arc::new(AtomicBool::new(false));
+        let _clean_up = CleanUp::afterwards({
+            let (left, is_done, progress) = (left.clone(), is_done.clone(), progress.clone());
+            move || {
+                if !is_done.load(Ordering::SeqCst) {
+                    left.clean_up(&progress);
+                }
+            }
+        });
+        let sh = Shell::new()?;
         // No registry takes part, so a file of logins that is not there must not stop it.
         let run = self.command(&sh).args(container.arguments());
-        let done = talk(run.env_remove("REGISTRY_AUTH_FILE").env_remove("DOCKER_CONFIG"), step);
-        drop(ending);
-        let removed = if done.is_err() { exec::clean_up(remove()).map(drop) } else { Ok(()) };
-        let left = || format!("run 'sudo podman rm --force {}'", container.name);
-        done.and_then(|()| removed.hint(left())).and(self.own(folder))
+        let run = run.env_remove("REGISTRY_AUTH_FILE").env_remove("DOCKER_CONFIG");
+        talk(run, step, |run, consume, on_line| {
+            // Where it fails, it is called again, and the clean-up says why.
+            exec::stream_until(run, consume, on_line, || {
+                left.remove_container().ok();
+            })
+        })?;
+        left.own_folder()?;
+        left.release_disk()?;
+        is_done.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Left {
+    /// Puts all of it in order, as far as that goes.
+    fn clean_up(&self, progress: &Progress) {
+        for done in [self.remove_container(), self.own_folder(), self.release_disk()] {
+            if let Err(error) = done {
+                let hints: String = hint::hints(&error).map(|hint| format!("\nhint: {hint}")).collect();
+                progress.warn(format!("what a builder has left is still there: {error:#}{hints}"));
+            }
+        }
     }
 
-    /// Makes what a container wrote this user's own.
-    fn own(&self, folder: &Path) -> Result<()> {
+    fn remove_container(&self) -> Result<()> {
+        let sh = Shell::new()?;
+        let name = &self.container;
+        let remove = self.access.command(&sh, PODMAN.program).args(["rm", "--force", "--ignore", name]);
+        exec::clean_up(remove).map(drop).hint(format!("run 'sudo podman rm --force {name}'"))
+    }
+
+    /// Makes what the container wrote this user's own.
+    fn own_folder(&self) -> Result<()> {
         match self.access {
             Access::Root => Ok(()),
             Access::Sudo => {
                 let sh = Shell::new()?;
                 let (user, group) = owner();
-                let owner = format!("{user}:{group}");
-                let command = self.access.command(&sh, "chown").args(["--recursive", &owner]).arg(folder);
-                let hint = format!("run 'sudo rm -r {}'", folder.display());
-                exec::clean_up(command).map(drop).hint(hint)
+                let chown =
+                    self.access.command(&sh, "chown").args(["--recursive", &format!("{user}:{group}")]);
+                let hint = format!("run 'sudo rm -r {}'", self.folder.display());
+                exec::clean_up(chown.arg(&self.folder)).map(drop).hint(hint)
             }
         }
     }
 
-    /// Lets go of the loop devices that still have `file`, which a container has mounted.
-    pub(super) fn release(&self, file: &Path) -> Result<()> {
+    /// Lets go of the loop devices that still have the disk, which the container has mounted.
+    fn release_disk(&self) -> Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
         let sh = Shell::new()?;
-        let metadata = fs::metadata(file).with_context(|| format!("looking at {}", file.display()))?;
+        let metadata = fs::metadata(disk).with_context(|| format!("looking at {}", disk.display()))?;
         let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let losetup = || self.access.command(&sh, LOSETUP.program);
         let list = ["--list", "--noheadings", "--output", "NAME,BACK-INO,BACK-MAJ:MIN"];
-        let text = exec::clean_up(self.access.command(&sh, LOSETUP.program).args(list))?;
+        let text = exec::clean_up(losetup().args(list))?;
         for name in loop_devices(&text, metadata.ino(), device) {
             let hint = format!("run 'sudo losetup --detach {name}'");
-            exec::clean_up(self.access.command(&sh, LOSETUP.program).args(["--detach", name])).hint(hint)?;
+            exec::clean_up(losetup().args(["--detach", name])).hint(hint)?;
         }
         Ok(())
     }
 }
-
-pub(super) const LOSETUP: Need = Need {
-    program: "losetup",
-    purpose: "lets go of the loop devices of an installation that failed",
-    from: Source::Debian("mount"),
-};
 
 /// The loop devices in `losetup`'s table whose file is this one.
 fn loop_devices(table: &str, inode: u64, (major, minor): (u32, u32)) -> impl Iterator<Item = &str> {
@@ -264,25 +325,28 @@ pub(super) fn owner() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
-/// Runs a program that talks for long, and shows what it says.
-fn talk(command: Cmd<'_>, step: &Step) -> Result<()> {
-    let said = Mutex::new(Vec::new());
-    let note = |line: &str| {
+/// Runs a program that talks for long, by `run`, and shows what it says.
+fn talk<'c>(
+    command: Cmd<'c>,
+    step: &Step,
+    run: impl FnOnce(Cmd<'c>, Consume<'_>, OnLine<'_>) -> Result<(), ExecError>,
+) -> Result<()> {
+    let mut said = Vec::new();
+    let mut note = |line: &str| {
         step.said(line);
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() == LINES_KEPT {
             said.remove(0);
         }
         said.push(line.to_owned());
     };
-    let consume = |out: &mut dyn Read| -> io::Result<()> {
+    let mut consume = |out: &mut dyn Read| -> io::Result<()> {
         BufReader::new(out).split(b'\n').try_for_each(|line| {
-            note(&String::from_utf8_lossy(&line?));
+            note(&exec::printable(&line?));
             Ok(())
         })
     };
-    let done = exec::stream(command, consume, |line| step.said(line));
-    done.map_err(|error| explain(error, &said.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    let done = run(command, &mut consume, &mut |line| step.said(line));
+    done.map_err(|error| explain(error, &said))
 }
 
 /// The error of podman or of what ran in it, with what it said before on standard output.
@@ -293,13 +357,13 @@ fn explain(error: ExecError, said: &[String]) -> anyhow::Error {
         let lines: String = said.iter().map(|line| format!("\n    {line}")).collect();
         text += &format!("\n  and before, on standard output{lines}");
     }
-    let hint = hint(&text);
-    hinted(anyhow!("{text}"), hint)
+    let remedy = remedy(&text);
+    hinted(anyhow!("{text}"), remedy)
 }
 
 /// What mends a failure that podman, osbuild or bootc describes like this. The words are those of
 /// containers/image, containers/storage, the kernel's error numbers, and losetup.
-fn hint(text: &str) -> &'static str {
+fn remedy(text: &str) -> &'static str {
     let text = text.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["no space left on device"]) {
@@ -339,7 +403,7 @@ mod tests {
             ("losetup: cannot find an unused loop device", "modprobe loop"),
             ("something else", "--builder"),
         ] {
-            assert!(hint(text).contains(expected), "{text}: {}", hint(text));
+            assert!(remedy(text).contains(expected), "{text}: {}", remedy(text));
         }
     }
 }

@@ -1,32 +1,32 @@
 //! `base`: a distro's base image.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
 use super::Session;
-use crate::base::advice::{self, Named, advise};
+use super::publish::Publication;
+use crate::base::advice::Remake;
 use crate::base::container::{self, Order};
-use crate::base::{Freshness, ResolvedBase, debian, pin};
-use crate::deliver::layout_source;
+use crate::base::publish::tag;
+use crate::base::{self, Freshness, Opened, debian, pin};
 use crate::flags::MakeBase;
 use crate::hint::WithHint;
-use crate::oci::document::MAX_CONFIG;
-use crate::oci::{Descriptor, Document, ImageName, Manifest, Reference, Timestamp};
+use crate::oci::{ImageName, Reference, Timestamp};
 use crate::preflight::Need;
-use crate::progress::human_bytes;
-use crate::registry::{Client, Push, PushBlob};
-use crate::report::PushReport;
+use crate::registry::Client;
+use crate::source::{Home, Source};
 use crate::store::{self, Store};
 use crate::workspace::distro::{DISTRO_TOML, Stage};
 use crate::workspace::settings::Repository;
-use crate::workspace::{Distro, DistroKind, DistroName, Workspace};
+use crate::workspace::{Distro, DistroKind, DistroName, DistroQuery, Workspace};
 
 pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
     let workspace = session.workspace()?;
-    let distro = find(flags.distro.as_ref().unwrap_or(&workspace.settings.distro), &workspace, session)?;
+    let query = flags.distro.clone().unwrap_or_else(|| (&workspace.settings.distro).into());
+    let distro = find(&query, &workspace, session)?;
     let registry = session.registry()?;
     if flags.update_pin {
         return update_pin(distro, &registry, session);
@@ -37,20 +37,28 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
         freshness: if flags.force { Freshness::Always } else { Freshness::IfUnchanged },
         created: flags.source_date_epoch,
     };
+    let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
+    if flags.push {
+        // Making a base takes minutes: whoever may not push it hears of it before.
+        registry.check_push(&repository.tagged(&tag(&distro.name)))?;
+    }
     let (dir, name) = make(distro, &request, &registry, session)?;
     let base = Store::open(&dir)?;
     let document = base.document(None)?;
     let digest = document.blob().digest();
     let mut pushed = Vec::new();
     if flags.push {
-        let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
-        pushed = push(distro, &base, &document, flags.source_date_epoch, repository, &registry, session)?;
+        let publication = Publication::new(distro, &base, &document, flags.source_date_epoch)?;
+        pushed = publication
+            .push(repository, &registry, session)
+            .with_context(|| format!("the base is made, and kept in {}", session.shown(&dir).display()))
+            .hint(format!("'{}' pushes it without making it again", push_again(&distro.name, flags)))?;
     }
     if !matches!(distro.kind, DistroKind::Packages { .. }) && pushed.is_empty() {
         let shown = session.shown(&dir);
         session
             .progress
-            .line(format!("'--base oci:{}' builds on it, '--push' publishes it", shown.display()));
+            .line(format!("'build --base oci:{}' builds on it, '--push' publishes it", shown.display()));
     }
     let value =
         json!({"reference": session.shown_name(&name).to_string(), "digest": digest, "pushed": pushed});
@@ -58,54 +66,54 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
 }
 
 /// The image to build on for `distro`: made on the spot where that is how it is made, and
-/// otherwise the base that the project has published, in the repository `published`.
-pub(crate) fn name(
-    distro: &DistroName,
+/// otherwise the base that the project has published, in the repository `published`. Where it has
+/// published none, the one that was made here will do.
+pub(crate) fn open(
+    distro: &Distro,
     published: &Repository,
-    workspace: &Workspace,
     also: &[Need],
     (registry, session): (&Client, &Session),
-) -> Result<ImageName> {
-    let distro = find(distro, workspace, session)?;
+) -> Result<Opened> {
     match distro.kind {
         DistroKind::Packages { .. } => {
             let request = Request { also, from: None, freshness: Freshness::IfUnchanged, created: None };
-            Ok(make(distro, &request, registry, session)?.1)
+            base::open(make(distro, &request, registry, session)?.1, registry)
         }
-        DistroKind::Image { .. } => Ok(ImageName::Registry(published.tagged(&tag(&distro.name)))),
+        DistroKind::Image { .. } => {
+            let reference = published.tagged(&tag(&distro.name));
+            let publish = Remake::Published(published).command(&distro.name);
+            let local = local(&distro.name, session);
+            let shown = session.shown_name(&local);
+            // A registry that keeps things private says the same of what is not there.
+            let asked =
+                registry.document(&reference).with_context(|| format!("asking for the base {reference}"));
+            let document = asked.own_hint(|_| match has_image(&local) {
+                true => format!("'--base {shown}' builds on the one that is here"),
+                false => format!("if it was never published, '{publish}' does it"),
+            })?;
+            if let Some(document) = document {
+                let source = Source { home: Home::Registry(reference.clone()), document };
+                return Ok(Opened { name: ImageName::Registry(reference), source });
+            }
+            if !has_image(&local) {
+                return Err(anyhow!("there is no base of {}: {reference} is not in its registry", distro.name))
+                    .hint(format!("run '{publish}' to make and publish it; without '--push' it is made for this machine alone"));
+            }
+            session.progress.warn(format!(
+                "{reference} is not published, so {shown} is built on; '{publish}' publishes it"
+            ));
+            base::open(local, registry)
+        }
     }
 }
 
-/// Warns of what whoever builds on `base`, which `name` names, should know.
-pub(crate) fn warn(
-    name: &ImageName,
-    base: &ResolvedBase,
-    workspace: &Workspace,
-    registry: &Client,
-    session: &Session,
-) {
-    let tagged = match name {
-        ImageName::Registry(reference) if reference.digest().is_some() => reference.tag().map(|tag| {
-            let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-            Reference::with_tag(host, repository, tag.to_owned())
-        }),
-        ImageName::Registry(_) | ImageName::Layout { .. } => None,
-    };
-    let now = tagged.as_ref().map(|tag| container::ask(tag, registry));
-    let named = match (&tagged, now) {
-        (Some(tag), Some(Ok(now))) => Some(Named { tag, digest: base.digest, now }),
-        // The image is there, by its digest: what became of its tag must not stop anybody.
-        (Some(tag), Some(Err(error))) => {
-            session.progress.warn(format!("whether {tag} has moved is not known: {error:#}"));
-            None
-        }
-        (None, _) | (_, None) => None,
-    };
-    if let Some(image) = base.images.first() {
-        for advice in advise(image, named.as_ref(), &workspace.distros, &advice::needs(workspace)) {
-            session.progress.warn(advice.to_string());
-        }
-    }
+/// Where the base of a distro is once it was made here.
+pub(super) fn local(distro: &DistroName, session: &Session) -> ImageName {
+    ImageName::Layout { dir: session.root.join("target/base").join(distro.to_string()), tag: None }
+}
+
+pub(super) fn has_image(name: &ImageName) -> bool {
+    matches!(name, ImageName::Layout { dir, .. } if dir.join("index.json").exists())
 }
 
 /// What was asked for, beside the distro.
@@ -132,9 +140,9 @@ fn make(
                 .hint("leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'");
         }
         DistroKind::Packages { suite, released } => {
-            debian::ensure(distro, (suite, *released), root, &dir, request.freshness, progress, |needs| {
-                session.ensure(&[needs, request.also].concat())
-            })?
+            let (released, freshness) = (*released, request.freshness);
+            let order = debian::Order { distro, suite, released, root, dir: &dir, freshness };
+            debian::ensure(&order, progress, &|needs| session.ensure(&[needs, request.also].concat()))?
         }
         DistroKind::Image { upstream } => {
             let order = Order {
@@ -146,7 +154,7 @@ fn make(
                 freshness: request.freshness,
                 created: request.created,
             };
-            container::ensure(&order, registry, progress, |needs| {
+            container::ensure(&order, registry, progress, &|needs| {
                 session.ensure(&[needs, request.also].concat())
             })?
         }
@@ -154,59 +162,13 @@ fn make(
     Ok((dir, name))
 }
 
-/// Sends the base under its day's tag, which stays, and then under the one that moves. The day is
-/// the image's own: one image has one day, whoever sends it and whenever. A base from packages has
-/// its release's time, so it takes SOURCE_DATE_EPOCH to tell one week's from another's.
-fn push(
-    distro: &Distro,
-    base: &Store,
-    document: &Document,
-    epoch: Option<Timestamp>,
-    repository: &Repository,
-    registry: &Client,
-    session: &Session,
-) -> Result<Vec<PushReport>> {
-    let Document::Manifest(manifest) = document else {
-        return Err(anyhow!("the base of {} is no single image", distro.name))
-            .hint("make it again with '--force'");
-    };
-    let day = match epoch {
-        Some(epoch) => epoch,
-        None => created(base, manifest)?,
-    };
-    let tag = tag(&distro.name);
-    let dated = format!("{tag}-{}", day.day().format("%Y%m%d"));
-    let send = |tag: String| -> Result<PushReport> {
-        let target = repository.tagged(&tag);
-        let blob = |descriptor| -> Result<PushBlob<'_>> {
-            Ok(PushBlob {
-                descriptor: Descriptor::clone(descriptor),
-                source: layout_source(base, descriptor)?,
-            })
-        };
-        let pushed = registry.push(&Push {
-            target: target.clone(),
-            manifests: vec![(document.descriptor(), document.blob().clone())],
-            blobs: manifest.layers.iter().chain([&manifest.config]).map(blob).collect::<Result<_>>()?,
-        })?;
-        session.progress.line(match pushed.unchanged {
-            true => format!("{target} is already {}", pushed.digest),
-            false => format!("pushed {target}: {}", human_bytes(pushed.sent_bytes)),
-        });
-        Ok(PushReport::new(&target.to_string(), &pushed))
-    };
-    [dated, tag].into_iter().map(send).collect()
-}
-
-/// When the image was made, as its config says.
-fn created(base: &Store, manifest: &Manifest) -> Result<Timestamp> {
-    let config = base.read(&manifest.config, MAX_CONFIG)?;
-    let config: serde_json::Value = serde_json::from_slice(config.bytes()).context("reading the config")?;
-    let created = config.get("created").and_then(serde_json::Value::as_str);
-    created
-        .and_then(Timestamp::from_rfc_3339)
-        .ok_or_else(|| anyhow!("the base does not say when it was made"))
-        .hint("set SOURCE_DATE_EPOCH to the seconds since 1970 that its day's tag is to name")
+/// The command that pushes a base that is there.
+fn push_again(distro: &DistroName, flags: &MakeBase) -> String {
+    let epoch = flags.source_date_epoch.map(|time| format!("SOURCE_DATE_EPOCH={} ", time.seconds()));
+    let from = flags.from.as_ref().map(|from| format!(" --from {from}"));
+    let image = flags.image.as_ref().map(|image| format!(" --image {image}"));
+    let [epoch, from, image] = [epoch, from, image].map(Option::unwrap_or_default);
+    format!("{epoch}cargo xtask base {distro}{from} --push{image}")
 }
 
 /// Writes down what the upstream's tag names now.
@@ -215,9 +177,12 @@ fn update_pin(distro: &Distro, registry: &Client, session: &Session) -> Result<(
         .upstream()
         .ok_or_else(|| anyhow!("{} is made from packages: it has no upstream to pin", distro.name))
         .hint(format!("'cargo xtask base {} --force' takes today's packages", distro.name))?;
-    let new = container::ask(&upstream.tag, registry)?;
+    let new = container::ask(&upstream.tag, registry, "check the upstream in distro.toml")?;
     let path = distro.dir.join(DISTRO_TOML);
     let shown = session.shown(&path);
+    // Two at once would lose each other's edits, or take each other's files away.
+    let lock = File::open(&distro.dir).with_context(|| format!("opening {}", distro.dir.display()))?;
+    lock.lock().with_context(|| format!("locking {}", distro.dir.display()))?;
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", shown.display()))?;
     let pinned = pin::repin(&text, upstream, new).with_context(|| format!("editing {}", shown.display()))?;
     store::replace_file(&path, pinned.as_bytes())?;
@@ -231,16 +196,13 @@ fn update_pin(distro: &Distro, registry: &Client, session: &Session) -> Result<(
     })
 }
 
-fn tag(distro: &DistroName) -> String {
-    format!("base-{distro}")
-}
-
 /// The distro of this name, and a word about it where it should not simply be used.
-fn find<'a>(name: &DistroName, workspace: &'a Workspace, session: &Session) -> Result<&'a Distro> {
-    let distro = workspace.distro(name).own_hint(|unknown| match &unknown.closest {
-        Some(closest) => format!("did you mean {closest}? 'cargo xtask list' shows what there is"),
-        None => "'cargo xtask list' shows what there is; '--base REF' builds on any other image".to_owned(),
-    })?;
+pub(crate) fn find<'a>(
+    query: &DistroQuery,
+    workspace: &'a Workspace,
+    session: &Session,
+) -> Result<&'a Distro> {
+    let distro = workspace.distro(query).own_hint(|unknown| unknown.hint())?;
     if distro.is_ended(session.today()) {
         let successor = distro.successor.as_ref();
         let successor = successor.map_or(String::new(), |name| format!("; go to {name}"));

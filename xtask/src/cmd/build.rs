@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow};
 
 use super::Session;
+use super::advice::{self, Ground};
 use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
@@ -33,9 +34,10 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     let mut report = match flags.to.as_ref().unwrap_or(&default) {
         ImageName::Layout { dir, tag } => {
             let tag = tag.as_deref().unwrap_or(&made.tag);
+            let name = ImageName::Layout { dir: dir.clone(), tag: Some(tag.to_owned()) };
+            advice::warn_of_rebase(&name, &made.base, (&registry, session));
             let stored = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
-            let name = ImageName::Layout { dir: session.shown(dir), tag: Some(tag.to_owned()) };
-            made.report(name.to_string(), Some(&stored), None)
+            made.report(session.shown_name(&name).to_string(), Some(&stored), None)
         }
         ImageName::Registry(target) if target.registry() == "docker.io" && is_official(target) => {
             let error = anyhow!("{target} is among the images that Docker alone publishes");
@@ -44,7 +46,8 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
                 target.repository().trim_start_matches(OFFICIAL)
             ));
         }
-        ImageName::Registry(target) => {
+        name @ ImageName::Registry(target) => {
+            advice::warn_of_rebase(name, &made.base, (&registry, session));
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
         }
@@ -82,7 +85,8 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
         return Err(anyhow!("{base} may be any distro's, and the tag that is pushed begins with its name"))
             .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'");
     }
-    let distro = flags.distro.as_ref().unwrap_or(&workspace.settings.distro);
+    let query = flags.distro.clone().unwrap_or_else(|| (&workspace.settings.distro).into());
+    let distro = workspace.distro_name(&query).own_hint(|unknown| unknown.hint())?;
     // In one order, whatever theirs was: the index's digest depends on it.
     let asked: BTreeSet<Platform> = flags.platform.iter().copied().collect();
     let platforms: Vec<Platform> =
@@ -106,13 +110,23 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     });
 
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
-    let base_name = match &flags.base {
-        Some(name) => name.clone(),
-        None => super::base::name(distro, repository, &workspace, needs, (registry, session))?,
+    let ask = (registry, session);
+    let opened = match &flags.base {
+        Some(name) => base::open(name.clone(), registry)?,
+        None => {
+            let distro = super::base::find(&query, &workspace, session)?;
+            super::base::open(distro, repository, needs, ask)?
+        }
     };
     session.ensure(needs)?;
-    let base = base::resolve(&base_name, &platforms, registry)?;
-    super::base::warn(&base_name, &base, &workspace, registry, session);
+    let base_name = opened.name.clone();
+    let base = base::resolve(opened, &platforms, registry)?;
+    let ground = Ground { name: &base_name, base: &base, published: repository };
+    advice::warn(ground, &workspace, ask);
+    // Only a push asks a registry about a base that is here.
+    if matches!(base_name, ImageName::Registry(_)) || flags.base.is_some() && deliver.push {
+        advice::warn_of_newer(ground, &distro, ask);
+    }
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),
         apps => Go::find(session.cache("go"))?.build_all(apps, &platforms, version, &session.progress)?,
@@ -130,7 +144,7 @@ pub(crate) fn make(flags: &Compose, deliver: &Deliver, session: &Session, regist
     let composition = compose::compose(&workspace, &binaries, &base, &settings)?;
 
     let target = repository.tagged(&tag);
-    Ok(Made { composition, base, distro: distro.clone(), tag, target, version: flags.app_version.clone() })
+    Ok(Made { composition, base, distro, tag, target, version: flags.app_version.clone() })
 }
 
 impl Made {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::{Session, disks, dist};
-use crate::builder::{Builder, LocalImage};
+use crate::builder::{Builder, Configs, LocalImage};
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
 use crate::flags::{Compose, Disk, DiskBuilder, DiskSource};
 use crate::hint::{WithHint, hinted};
@@ -44,6 +44,7 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
     let folder = flags.output.clone().unwrap_or_else(|| folder(session));
     let report = match &flags.from {
         Some(DiskSource::Raw(source)) => {
+            check_raw(flags, session)?;
             let name = flags.name.clone().map_or_else(|| name_of(source), Ok)?;
             let options = options(name, &formats, flags.qcow2_compression, session)?;
             write(source, &formats, &options, &folder, session)?
@@ -56,6 +57,22 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
         let line = |output: &OutputReport| format!("{}  {}\n", output.sha256, output.path.display());
         report.outputs.iter().map(line).collect()
     })
+}
+
+/// A raw disk is what it is: what it could be told is refused, and what is left out is said.
+fn check_raw(flags: &Disk, session: &Session) -> Result<()> {
+    if flags.ssh_key.is_some() {
+        return Err(anyhow!(
+            "'--ssh-key' adds a key while a disk is made of an image, and a raw disk is made"
+        ))
+        .hint("leave it out, or name an image with '--from'");
+    }
+    for format in &flags.formats {
+        if let Some(file) = Configs::file_of(&session.root, *format) {
+            session.progress.line(format!("{format}: {file} is for disks of images; the raw stays as it is"));
+        }
+    }
+    Ok(())
 }
 
 /// Where disks go when nobody says.
@@ -91,10 +108,12 @@ pub(super) fn default(flags: &Compose, builder: &DiskBuilder, session: &Session)
         registry: &registry,
         builder: Builder::choose(&image, builder.builder, &image_name)?,
         builder_image: &builder.builder_image,
-        size: session.workspace()?.settings.disk_size,
+        size: disks::Size::Usual(session.workspace()?.settings.disk_size),
+        ssh_key: None,
         formats: &[format],
         options: &options,
         folder: &folder,
+        kept: &session.cache("raw"),
     };
     disks::make(&request, session)?;
     Ok(folder.join(options.name.file(format)))
@@ -117,12 +136,14 @@ fn of_image(
         builder: Builder::choose(&image, flags.builder.builder, image_name)?,
         builder_image: &flags.builder.builder_image,
         size: match flags.size {
-            Some(size) => size,
-            None => session.workspace()?.settings.disk_size,
+            Some(size) => disks::Size::Asked(size),
+            None => disks::Size::Usual(session.workspace()?.settings.disk_size),
         },
+        ssh_key: flags.ssh_key.as_deref(),
         formats,
         options: &options(name, formats, flags.qcow2_compression, session)?,
         folder,
+        kept: &session.cache("raw"),
     };
     Ok(Report { outputs: disks::make(&request, session)? })
 }
@@ -225,6 +246,9 @@ fn explained(error: DiskError, source: &Path, folder: &Path, options: &Options) 
         DiskError::TooLarge { format, .. } => {
             let hint = format!("leave out {format}, or make a smaller disk");
             hinted(error, hint).context(raw)
+        }
+        DiskError::Changed => {
+            hinted(error, "stop the machine or the program that writes to it, and try again").context(raw)
         }
         DiskError::Read(_) | DiskError::Encode(_) => anyhow::Error::from(error).context(raw),
         DiskError::Write { format, .. } => {

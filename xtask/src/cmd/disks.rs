@@ -4,12 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::disk::{self, OutputReport};
-use crate::builder::{self, Builder, LocalImage, Order};
+use crate::builder::{self, Builder, Config, Configs, LocalImage, Order};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Qcow2Compression};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
@@ -26,11 +26,32 @@ pub(super) struct Request<'a> {
     pub(super) registry: &'a Client,
     pub(super) builder: Builder,
     pub(super) builder_image: &'a Reference,
-    pub(super) size: DiskSize,
+    pub(super) size: Size,
+    /// A file with public keys, which may log in.
+    pub(super) ssh_key: Option<&'a Path>,
     pub(super) formats: &'a [DiskFormat],
     pub(super) options: &'a Options,
     /// Where the disks go.
     pub(super) folder: &'a Path,
+    /// Where raw disks are kept.
+    pub(super) kept: &'a Path,
+}
+
+/// How large a disk is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Size {
+    /// So large, or not at all.
+    Asked(DiskSize),
+    /// So large, or larger where the config wants that.
+    Usual(DiskSize),
+}
+
+/// Formats whose disks are the same, but for the format.
+struct Variant {
+    config: Config,
+    formats: Vec<DiskFormat>,
+    size: u64,
+    inputs: Digest,
 }
 
 /// What is known of a disk that was written.
@@ -45,55 +66,60 @@ struct Record {
     sha256: String,
 }
 
-/// Makes what is not there.
+/// What the raws of a request have in common.
+struct Raws<'a> {
+    request: &'a Request<'a>,
+    session: &'a Session,
+    fetched: PathBuf,
+    upgrades_from: Reference,
+}
+
+/// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
+/// formats in one pass.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
     let Request { formats, options, folder, .. } = request;
-    let (kept, fetched) = (session.cache("raw"), session.cache("fetched"));
-    let order = Order {
-        image: request.image,
-        builder: request.builder,
-        size: request.size.bytes(),
-        name: &options.name,
-        root: &session.root,
-        kept: &kept,
-        fetched: &fetched,
-        registry: request.registry,
-        builder_image: request.builder_image,
-        upgrades_from: &upgrades_from(request.name, session)?,
-        formats,
-        output: folder,
-    };
-    let inputs = builder::inputs(&order)?;
+    let configs = Configs::read(&session.root, request.ssh_key)?;
+    let fetched = session.cache("fetched");
+    let upgrades_from = upgrades_from(request.name, session)?;
+    let raws = Raws { request, session, fetched, upgrades_from };
+    let variants = raws.variants(&configs)?;
     let template = match formats.contains(&DiskFormat::Ova) {
         true => fs::read(session.root.join(disk::TEMPLATE))
             .with_context(|| format!("reading {}", disk::TEMPLATE))?,
         false => Vec::new(),
     };
-    let key = |format: DiskFormat| key(inputs, format, options, &template);
+    // What is kept is what any format of this image can be made from.
+    let kept: Vec<Digest> = variants.iter().map(|variant| variant.inputs).collect();
 
-    let mut reports: Vec<Option<OutputReport>> =
-        formats.iter().map(|format| request.recorded(*format, key(*format), session)).collect();
-    let missing: Vec<DiskFormat> = formats
-        .iter()
-        .zip(&reports)
-        .filter(|(_, report)| report.is_none())
-        .map(|(format, _)| *format)
-        .collect();
-    if missing.is_empty() {
-        return Ok(reports.into_iter().flatten().collect());
-    }
-
-    let order = Order { formats: &missing, ..order };
-    let raw = builder::ensure(&order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
-    let written = disk::write(&raw.path, &missing, options, folder, session)?;
-    for report in written.outputs {
-        request.record(&report, key(report.format), session)?;
-        let place = formats.iter().position(|format| *format == report.format);
-        if let Some(slot) = place.and_then(|place| reports.get_mut(place)) {
-            *slot = Some(report);
+    let mut reports = Vec::new();
+    for variant in &variants {
+        let key = |format: DiskFormat| key(variant.inputs, format, options, &template);
+        let asked = variant.formats.iter().copied().filter(|format| formats.contains(format));
+        let mut missing = Vec::new();
+        for format in asked {
+            match request.recorded(format, key(format), session) {
+                Some(report) => reports.push(report),
+                None => missing.push(format),
+            }
+        }
+        if missing.is_empty() {
+            continue;
+        }
+        let order = raws.order(&variant.config, variant.size, &missing);
+        let raw =
+            builder::ensure(&order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
+        raw.keep_only(&kept)?;
+        let written = disk::write(&raw.path, &missing, options, folder, session)?;
+        for report in written.outputs {
+            request.record(&report, key(report.format), session)?;
+            reports.push(report);
         }
     }
-    Ok(reports.into_iter().flatten().collect())
+    reports.sort_by_key(|report| report.format);
+    if let Some(variant) = variants.first() {
+        session.progress.line(variant.config.logins());
+    }
+    Ok(reports)
 }
 
 /// Where a host that runs the image looks for its next version: the image's registry, or the
@@ -121,6 +147,44 @@ fn key(raw: Digest, format: DiskFormat, options: &Options, template: &[u8]) -> D
     };
     let inputs = [PROCESS, &raw.to_string(), format.name(), &options.name.to_string(), &own];
     Digest::of(inputs.join("\n").as_bytes())
+}
+
+impl Raws<'_> {
+    /// All formats, in groups that are made with the same.
+    fn variants(&self, configs: &Configs) -> Result<Vec<Variant>> {
+        let request = self.request;
+        let mut variants: Vec<Variant> = Vec::new();
+        for format in DiskFormat::ALL {
+            let config = configs.of(format);
+            if let Some(same) = variants.iter_mut().find(|variant| variant.config == config) {
+                same.formats.push(format);
+                continue;
+            }
+            let size = request.size.of(request.builder.least_size(&config))?;
+            let inputs = builder::inputs(&self.order(&config, size, request.formats))?;
+            variants.push(Variant { formats: vec![format], config, size, inputs });
+        }
+        Ok(variants)
+    }
+
+    fn order<'o>(&'o self, config: &'o Config, size: u64, formats: &'o [DiskFormat]) -> Order<'o> {
+        let Request { image, registry, builder, builder_image, options, folder, kept, .. } = *self.request;
+        Order {
+            image,
+            builder,
+            config,
+            size,
+            name: &options.name,
+            root: &self.session.root,
+            kept,
+            fetched: &self.fetched,
+            registry,
+            builder_image,
+            upgrades_from: &self.upgrades_from,
+            formats,
+            output: folder,
+        }
+    }
 }
 
 impl Request<'_> {
@@ -157,6 +221,21 @@ impl Request<'_> {
         let folder = session.cache("disks");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         store::replace_file(&record_path(&path, session), &serde_json::to_vec(&record)?)
+    }
+}
+
+impl Size {
+    /// In bytes, where `least` are wanted.
+    fn of(self, least: u64) -> Result<u64> {
+        match self {
+            Size::Usual(size) => Ok(size.bytes().max(least)),
+            Size::Asked(size) if size.bytes() >= least => Ok(size.bytes()),
+            Size::Asked(size) => {
+                let least = least.div_ceil(1 << 20);
+                Err(anyhow!("a disk of {size} is too small for what configs/builder/config.toml wants"))
+                    .hint(format!("leave '--size' out, or say '--size \"{least} MiB\"'"))
+            }
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::build::{Made, make};
 use super::disk::{self, OutputReport};
-use super::{Session, disks};
+use super::{Session, advice, disks};
 use crate::builder::{Builder, LocalImage};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::Qcow2Compression;
-use crate::flags::{Compose, Deliver, DiskBuilder, Dist};
+use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::{self, WithHint};
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
 use crate::preflight::Unready;
@@ -37,10 +37,10 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         return session.print(&plan, || plan.to_string());
     }
 
-    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
-    let disks =
-        if flags.no_disks { Ok(Vec::new()) } else { disks(&name, &flags.builder, session, &registry) };
+    advice::warn_of_rebase(&name, &made.base, (&registry, session));
+    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
+    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
     let is_pushed = flags.deliver.push && disks.is_ok();
     let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
@@ -78,12 +78,7 @@ fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Cli
 }
 
 /// The disks that Cargo.toml names, where the image can be made into some here.
-fn disks(
-    name: &ImageName,
-    flags: &DiskBuilder,
-    session: &Session,
-    registry: &Client,
-) -> Result<Vec<OutputReport>> {
+fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -> Result<Vec<OutputReport>> {
     let settings = session.workspace()?.settings;
     if settings.formats.is_empty() {
         return Ok(Vec::new());
@@ -94,10 +89,10 @@ fn disks(
         Ok(Vec::new())
     };
     let image = LocalImage::open(name, registry);
-    let chosen = image.and_then(|image| Ok((Builder::choose(&image, flags.builder, name)?, image)));
+    let chosen = image.and_then(|image| Ok((Builder::choose(&image, flags.builder.builder, name)?, image)));
     let (builder, image) = match chosen {
         Ok(chosen) => chosen,
-        Err(error) if flags.builder.is_none() => return without_disks(error),
+        Err(error) if flags.builder.builder.is_none() => return without_disks(error),
         Err(error) => return Err(error),
     };
     let mut formats = settings.formats;
@@ -108,15 +103,19 @@ fn disks(
         image: &image,
         registry,
         builder,
-        builder_image: &flags.builder_image,
-        size: settings.disk_size,
+        builder_image: &flags.builder.builder_image,
+        size: disks::Size::Usual(settings.disk_size),
+        ssh_key: flags.ssh_key.as_deref(),
         formats: &formats,
         options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
         folder: &disk::folder(session),
+        kept: &session.cache("raw"),
     };
     match disks::make(&request, session) {
         // An image is made by anyone; who wants disks that only root makes says so.
-        Err(error) if flags.builder.is_none() && builder.is_of_root() && hint::is::<Unready>(&error) => {
+        Err(error)
+            if flags.builder.builder.is_none() && builder.is_of_root() && hint::is::<Unready>(&error) =>
+        {
             without_disks(error)
         }
         made => made,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use crate::base::debian;
 use crate::base::engine::Engine;
 use crate::build;
 use crate::builder::Builder;
+use crate::hint::WithHint;
 use crate::preflight::{self, Need};
 use crate::vm::{self, Firmware};
 
@@ -51,5 +52,9 @@ pub(crate) fn run(session: &Session) -> Result<()> {
             };
         }
         text
-    })
+    })?;
+    match workspace {
+        Ok(_) => Ok(()),
+        Err(_) => Err(anyhow!("the workspace is not sound")).hint("mend what is listed above"),
+    }
 }

@@ -1,5 +1,6 @@
 //! One file a verb: each calls the stages of the pipeline, and says what came of it.
 
+mod advice;
 mod base;
 mod bench;
 mod build;
@@ -10,6 +11,7 @@ mod disks;
 mod dist;
 mod doctor;
 mod list;
+mod publish;
 mod test;
 mod vm;
 

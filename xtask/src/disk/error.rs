@@ -12,6 +12,8 @@ pub(crate) enum DiskError {
     TooLarge { format: DiskFormat, size: u64, most: u64 },
     #[error("it cannot be read")]
     Read(#[source] io::Error),
+    #[error("it has changed while it was read")]
+    Changed,
     #[error("it cannot be compressed")]
     Encode(#[source] io::Error),
     #[error("the {format} cannot be written")]

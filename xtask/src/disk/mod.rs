@@ -29,6 +29,7 @@ mod vmdk;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::time::SystemTime;
 
 use self::encode::Job;
 use self::gpt::Gpt;
@@ -86,6 +87,7 @@ pub(crate) fn convert<F: Read + Write + Seek + Send>(
     on_chunk: impl Fn(),
 ) -> Result<Vec<Disk>, DiskError> {
     let formats: Vec<DiskFormat> = targets.iter().map(|target| target.format).collect();
+    let before = state(raw)?;
     let (len, all_views) = look(raw, &formats)?;
     let mut views: Vec<View> = Vec::new();
     let mut jobs: Vec<Job> = Vec::new();
@@ -104,7 +106,12 @@ pub(crate) fn convert<F: Read + Write + Seek + Send>(
     let mut hashers = output::hashers(&outputs);
     let mut writers: Vec<_> = outputs.iter_mut().map(Output::writer).collect();
     writers.extend(hashers.iter_mut().map(|hasher| hasher.writer()));
-    pipeline::run(&pass, &mut writers, on_chunk).map_err(|error| match error {
+    let passed = pipeline::run(&pass, &mut writers, on_chunk);
+    // Whatever else went wrong with a raw that somebody writes to, that is the reason.
+    if state(raw)? != before {
+        return Err(DiskError::Changed);
+    }
+    passed.map_err(|error| match error {
         PassError::Read(source) => DiskError::Read(source),
         PassError::Encode(source) => DiskError::Encode(source),
         PassError::Write(number, source) => match formats.get(number) {
@@ -116,6 +123,12 @@ pub(crate) fn convert<F: Read + Write + Seek + Send>(
     drop(writers);
     let contents = output::contents(hashers, &views).map_err(DiskError::Encode)?;
     output::finish_all(outputs, &contents, options)
+}
+
+/// What shows that a raw is written to: its length, and when that was done last.
+fn state(raw: &File) -> Result<(u64, SystemTime), DiskError> {
+    let metadata = raw.metadata().map_err(DiskError::Read)?;
+    Ok((metadata.len(), metadata.modified().map_err(DiskError::Read)?))
 }
 
 /// How many chunks a pass over `raw` reads.

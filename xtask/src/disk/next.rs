@@ -57,6 +57,27 @@ mod tests {
             let steps = format.next_steps(Path::new("out/os.x"));
             assert!(steps.contains("out/os.x") && steps.starts_with("  "), "{steps}");
         }
+    }
+
+    /// The document says more of the same commands.
+    #[test]
+    fn the_document_has_the_same_commands() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let document = include_str!("../../../docs/015-manual-deployments.md").replace("\\\n", " ");
+        let document = words(&document);
+        for format in DiskFormat::ALL {
+            let path = format!("target/dist/disk/debian-13-v1.{}", format.extension());
+            let steps = format.next_steps(Path::new(&path));
+            let commands = steps.lines().filter_map(|line| line.rsplit("  ").next());
+            for command in commands.filter(|line| !line.starts_with('(')) {
+                let command = words(command.split("    (").next().unwrap());
+                assert!(document.contains(&command), "{command}");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_are_set_like_a_table() {
         insta::assert_snapshot!(DiskFormat::Vhd.next_steps(Path::new("a.vhd")), @"
         to Azure:  az storage blob upload --type page --file a.vhd --account-name ACCOUNT --container-name CONTAINER --name disk.vhd
                    az disk create --resource-group GROUP --name NAME --os-type Linux --hyper-v-generation V2 --source https://ACCOUNT.blob.core.windows.net/CONTAINER/disk.vhd

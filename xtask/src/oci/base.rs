@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::digest::DiffId;
 use super::document::Manifest;
 use super::platform::Platform;
+use super::timestamp::Timestamp;
 use super::verified::{Descriptor, Verified};
 use super::{DOCKER_LAYER_GZIP, Digest, MediaType};
 
@@ -109,6 +110,17 @@ impl Base {
 /// A label of the image with this config.
 pub(crate) fn label<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     config.get("config")?.get("Labels")?.get(name)?.as_str()
+}
+
+/// What the image with this config is for; empty where it does not say.
+pub(crate) fn os_and_architecture(config: &Map<String, Value>) -> (&str, &str) {
+    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+    (text("os"), text("architecture"))
+}
+
+/// When the image with this config was made, if it says so.
+pub(crate) fn created(config: &Map<String, Value>) -> Option<Timestamp> {
+    config.get("created").and_then(Value::as_str).and_then(Timestamp::from_rfc_3339)
 }
 
 /// Whether a bootc host imports a layer of this type; Docker's becomes OCI's when the image is

@@ -125,6 +125,15 @@ impl Document {
         }
     }
 
+    /// The document's own annotations, if it has any.
+    pub(crate) fn annotations(&self) -> Option<Value> {
+        let json: Map<String, Value> = match self {
+            Document::Manifest(manifest) => manifest.json.clone(),
+            Document::Index(index) => serde_json::from_slice(index.blob.bytes()).ok()?,
+        };
+        json.get("annotations").cloned()
+    }
+
     /// The descriptor that names this document.
     pub(crate) fn descriptor(&self) -> Descriptor {
         let media_type = match self {

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Utc};
 
 /// A moment in whole seconds, as SOURCE_DATE_EPOCH gives it and as `created` shows it (RFC 3339).
 /// Source: reproducible-builds.org, "SOURCE_DATE_EPOCH"; OCI image specification, config.md, "created".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp(DateTime<Utc>);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -31,6 +31,7 @@ use self::pull::Download;
 use self::repository::Repository;
 use self::retry::Timing;
 use self::transport::Transport;
+use self::upload::Uploader;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Document, Reference, Verified};
@@ -152,6 +153,15 @@ impl Client {
         self.run(async {
             let repository = Repository::new(reference, &self.plain_http)?;
             tags::tags(&self.transport, &repository).await
+        })
+    }
+
+    /// Makes sure that the registry of `target` can be reached, and lets us push there. Nothing is
+    /// left of it.
+    pub(crate) fn check_push(&self, target: &Reference) -> anyhow::Result<()> {
+        self.run(async {
+            let repository = Repository::new(target, &self.plain_http)?;
+            Uploader::new(&self.transport, &repository, &self.progress).knock().await
         })
     }
 

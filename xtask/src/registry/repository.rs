@@ -102,9 +102,14 @@ impl Repository {
 
     /// `blobs/uploads/`, where a POST opens an upload, or mounts `digest` out of `from`.
     pub(super) fn mount(&self, digest: &str, from: &str) -> Url {
-        let mut url = self.join(&["blobs", "uploads", ""]);
+        let mut url = self.uploads();
         url.query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
         url
+    }
+
+    /// `blobs/uploads/`, where a POST opens an upload.
+    pub(super) fn uploads(&self) -> Url {
+        self.join(&["blobs", "uploads", ""])
     }
 
     fn join(&self, segments: &[&str]) -> Url {

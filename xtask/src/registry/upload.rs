@@ -149,6 +149,18 @@ impl<'a> Uploader<'a> {
         Ok(Placed::Uploaded)
     }
 
+    /// Finds out whether the repository takes anything from us: opens an upload, and gives it up.
+    pub(super) async fn knock(&self) -> Result<()> {
+        let request = self.request(Method::POST, self.target.uploads(), Payload::Empty);
+        let response = self.transport.send(&request).await?;
+        if response.status() != StatusCode::ACCEPTED {
+            return Err(response.refused().await);
+        }
+        // Where giving it up is not known, the registry does so by itself some day.
+        let session = response.location()?;
+        self.transport.once(&self.request(Method::DELETE, session, Payload::Empty)).await.map(drop).or(Ok(()))
+    }
+
     /// Opens an upload, unless the repository has the blob or gets it from `from`.
     async fn open(&self, blob: &Descriptor, from: &Repository) -> Result<Option<Url>> {
         let url = self.target.mount(&blob.digest.to_string(), from.name());

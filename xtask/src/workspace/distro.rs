@@ -9,19 +9,21 @@ use std::str::FromStr;
 
 use chrono::NaiveDate;
 use serde::Deserialize;
-use toml::value::Datetime;
 
-use super::files::{EntryKind, Tree};
+use super::distro_toml::{self, DistroToml, Recipe};
+use super::files::{Entry, EntryKind, SourceFile, Tree};
 use super::problem::Problems;
 use crate::oci::{Digest, Platform, Reference};
 
 /// Folder names: the bases, and in it what all of them share.
-const BASE: &str = "base";
-const SHARED: &str = "shared";
+pub(super) const BASE: &str = "base";
+pub(super) const SHARED: &str = "shared";
 pub(crate) const DISTRO_TOML: &str = "distro.toml";
 /// Which of these a folder has decides how its base is made.
 pub(crate) const CONTAINERFILE: &str = "Containerfile";
 pub(crate) const PACKAGES: &str = "packages.list";
+/// All that a base from packages is made of; what each file is for, `base/debian.rs` knows.
+const PACKAGES_FILES: [&str; 4] = [PACKAGES, "customize.sh", "dpkg.cfg", "rootfs"];
 
 /// A distro as it is asked for: `debian-13`, `centos-stream9`, `fedora-43`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -56,8 +58,7 @@ pub(crate) struct Distro {
 }
 
 /// What a distro is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Production,
     /// For trying, developing and testing.
@@ -185,21 +186,6 @@ impl fmt::Display for DistroName {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct DistroToml {
-    title: String,
-    stage: Stage,
-    end_of_life: Datetime,
-    successor: Option<DistroName>,
-    platforms: Vec<String>,
-    /// Of a distro with a Containerfile.
-    upstream: Option<String>,
-    /// Of a distro with a list of packages.
-    suite: Option<String>,
-    released: Option<Datetime>,
-}
-
 /// All distros, sorted by name.
 pub(super) fn read(tree: &Tree, problems: &mut Problems) -> Vec<Distro> {
     let mut distros = Vec::new();
@@ -218,119 +204,78 @@ pub(super) fn read(tree: &Tree, problems: &mut Problems) -> Vec<Distro> {
         }
     }
     distros.sort_by(|a, b| a.name.cmp(&b.name));
-    check_successors(&distros, tree, problems);
     distros
 }
 
 fn read_distro(tree: &Tree, name: DistroName, dir: PathBuf, problems: &mut Problems) -> Option<Distro> {
-    let found: Vec<String> = tree.entries(&dir, problems).into_iter().map(|entry| entry.name).collect();
-    let has = |file: &str| found.iter().any(|name| name == file);
-    let is_image = match (has(CONTAINERFILE), has(PACKAGES)) {
-        (true, false) => true,
-        (false, true) => false,
+    let entries = tree.entries(&dir, problems);
+    // What is there but is a link, say, has its problem already.
+    let has = |file: &str| tree.has(dir.join(file));
+    let recipe = match (has(CONTAINERFILE), has(PACKAGES)) {
+        (true, false) => Some(Recipe::Containerfile),
+        (false, true) => Some(Recipe::Packages),
         (true, true) => {
-            problems.add(
-                dir,
-                format!("has a {CONTAINERFILE} and a {PACKAGES}: its base could be made in two ways"),
-                "remove the one that does not make it",
-            );
-            return None;
+            let message =
+                format!("has a {CONTAINERFILE} and a {PACKAGES}: its base could be made in two ways");
+            problems.add(&dir, message, "remove the one that does not make it");
+            None
         }
         (false, false) => {
             let hint = format!("add one of them; what several distros share belongs into {BASE}/{SHARED}");
-            problems.add(dir, format!("has neither a {CONTAINERFILE} nor a {PACKAGES}"), hint);
+            problems.add(&dir, format!("has neither a {CONTAINERFILE} nor a {PACKAGES}"), hint);
             return None;
         }
     };
+    let recipe = recipe.filter(|recipe| {
+        let file = match recipe {
+            Recipe::Containerfile => CONTAINERFILE,
+            Recipe::Packages => PACKAGES,
+        };
+        let source = tree.read(dir.join(file), problems);
+        if let Some(source) = &source {
+            check_strays(&entries, (source, *recipe), problems);
+        }
+        source.is_some()
+    });
     let path = dir.join(DISTRO_TOML);
-    let Some(file) = tree.read(&path, problems) else {
-        if !has(DISTRO_TOML) {
-            let hint = format!("write {}, as in the folders beside it", path.display());
-            problems.add(dir, format!("has no {DISTRO_TOML}, which says what the distro is"), hint);
-        }
-        return None;
-    };
-    let toml: DistroToml = file.toml(problems)?;
-    let before = problems.0.len();
-    let end_of_life = date("end-of-life", toml.end_of_life, &path, problems);
-    let platforms = platforms(&toml.platforms, &path, problems);
-    let kind = match (is_image, toml.upstream, toml.suite, toml.released) {
-        (true, Some(upstream), None, None) => image(&upstream, &path, problems),
-        (false, None, Some(suite), Some(released)) => date("released", released, &path, problems)
-            .map(|released| DistroKind::Packages { suite, released }),
-        (true, ..) => {
-            let hint = "write upstream = \"REGISTRY/NAME:TAG\", and neither suite nor released";
-            problems.add(&path, format!("a distro with a {CONTAINERFILE} is made from its upstream"), hint);
-            None
-        }
-        (false, ..) => {
-            let hint = "write suite = \"NAME\" and released = YYYY-MM-DD, and no upstream";
-            problems.add(&path, format!("a distro with a {PACKAGES} is made from a suite"), hint);
-            None
-        }
-    };
-    if problems.0.len() > before {
+    if !has(DISTRO_TOML) {
+        let hint = format!("write {}, as in the folders beside it", path.display());
+        problems.add(&dir, format!("has no {DISTRO_TOML}, which says what the distro is"), hint);
         return None;
     }
-    Some(Distro {
-        name,
-        dir: tree.root.join(dir),
-        title: toml.title,
-        stage: toml.stage,
-        end_of_life: end_of_life?,
-        successor: toml.successor,
-        platforms,
-        kind: kind?,
-    })
+    let file = tree.read(&path, problems)?;
+    let exists = |other: &DistroName| tree.has(Path::new(BASE).join(other.family()).join(other.release()));
+    let DistroToml { title, stage, end_of_life, successor, platforms, kind } =
+        distro_toml::read(&file, (&name, recipe?), exists, problems)?;
+    let dir = tree.root.join(dir);
+    Some(Distro { name, dir, title, stage, end_of_life, successor, platforms, kind })
 }
 
-fn image(upstream: &str, path: &Path, problems: &mut Problems) -> Option<DistroKind> {
-    match upstream.parse() {
-        Ok(upstream) => Some(DistroKind::Image { upstream }),
-        Err(error) => {
-            let hint = "write it like quay.io/owner/name:tag, or with @sha256:... behind it";
-            problems.add(path, format!("upstream `{upstream}`: {error}"), hint);
-            None
+/// What nobody reads would only make the base anew. A Containerfile may copy anything that is
+/// beside it, so there it is what it does not name.
+fn check_strays(entries: &[Entry], (source, recipe): (&SourceFile, Recipe), problems: &mut Problems) {
+    let text = String::from_utf8_lossy(&source.bytes);
+    let folder = source.path.parent().unwrap_or(Path::new("")).display().to_string();
+    let is_read = |entry: &Entry| match recipe {
+        Recipe::Containerfile => {
+            let is_whole = |rest: &str| {
+                matches!(rest.trim_start_matches('/').chars().next(), None | Some(' ' | ',' | '"' | '\n'))
+            };
+            let copies_all = text.match_indices(&folder).any(|(at, _)| is_whole(&text[at + folder.len()..]));
+            entry.name == CONTAINERFILE || copies_all || text.contains(&format!("{folder}/{}", entry.name))
         }
-    }
-}
-
-/// A day; TOML's other times would leave open which day they mean.
-fn date(key: &str, value: Datetime, path: &Path, problems: &mut Problems) -> Option<NaiveDate> {
-    let day = match (value.date, value.time) {
-        (Some(date), None) => NaiveDate::from_ymd_opt(date.year.into(), date.month.into(), date.day.into()),
-        _ => None,
+        Recipe::Packages => PACKAGES_FILES.contains(&entry.name.as_str()),
     };
-    if day.is_none() {
-        problems.add(path, format!("{key} `{value}` is not a day"), format!("write {key} = YYYY-MM-DD"));
-    }
-    day
-}
-
-fn platforms(texts: &[String], path: &Path, problems: &mut Problems) -> Vec<Platform> {
-    if texts.is_empty() {
-        problems.add(path, "platforms is empty", "write platforms = [\"linux/amd64\"]");
-    }
-    let mut platforms = Vec::new();
-    for text in texts {
-        match text.parse() {
-            Ok(platform) => platforms.push(platform),
-            Err(error) => problems.add(path, error, "remove it from platforms"),
-        }
-    }
-    platforms
-}
-
-/// A successor that is not there would send people nowhere.
-fn check_successors(distros: &[Distro], tree: &Tree, problems: &mut Problems) {
-    for distro in distros {
-        let Some(successor) = &distro.successor else { continue };
-        if !distros.iter().any(|other| other.name == *successor) {
-            let dir = distro.dir.strip_prefix(tree.root).unwrap_or(&distro.dir);
-            let folder = format!("{BASE}/{}/{}", successor.family(), successor.release());
-            let message = format!("successor `{successor}` has no folder {folder}");
-            problems.add(dir.join(DISTRO_TOML), message, "name a distro that 'cargo xtask list' shows");
-        }
+    for entry in entries.iter().filter(|entry| entry.name != DISTRO_TOML && !is_read(entry)) {
+        let hint = match recipe {
+            Recipe::Containerfile => {
+                format!("remove it, or name {folder}/{} in the {CONTAINERFILE}", entry.name)
+            }
+            Recipe::Packages => {
+                format!("remove it: beside {DISTRO_TOML} there are {}", PACKAGES_FILES.join(", "))
+            }
+        };
+        problems.add(&entry.path, "is not read by anything", hint);
     }
 }
 

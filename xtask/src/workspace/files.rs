@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -39,16 +40,28 @@ impl SourceFile {
         match toml::from_str(text) {
             Ok(settings) => Some(settings),
             Err(error) => {
-                let place = match error.span() {
-                    Some(span) => format!("line {}", text[..span.start].matches('\n').count() + 1),
-                    None => "the file".to_owned(),
-                };
-                let message = error.message().replace('\n', ", ");
-                problems.add(&self.path, format!("{place}: {message}"), format!("mend {place}"));
+                self.wrong_toml(error.message(), error.span(), problems);
                 None
             }
         }
     }
+
+    /// Notes what a parser says of the text at `span`.
+    pub(super) fn wrong_toml(&self, message: &str, span: Option<Range<usize>>, problems: &mut Problems) {
+        let message = message.replace('\n', ", ");
+        let path = self.path.display();
+        let text = String::from_utf8_lossy(&self.bytes);
+        let (message, hint) = match span.map(|span| line_of(&text, span.start)) {
+            Some(line) => (format!("line {line}: {message}"), format!("mend line {line} of {path}")),
+            None => (message, format!("mend {path}")),
+        };
+        problems.add(&self.path, message, hint);
+    }
+}
+
+/// The number of the line that a byte of `text` is on.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +165,11 @@ impl Tree<'_> {
                 None
             }
         }
+    }
+
+    /// Whether there is anything at `path`, sound or not.
+    pub(super) fn has(&self, path: impl AsRef<Path>) -> bool {
+        fs::symlink_metadata(self.root.join(path)).is_ok()
     }
 
     /// What `path` is; `None` if it is not there, or is a problem.

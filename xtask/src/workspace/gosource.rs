@@ -55,6 +55,25 @@ impl App {
         Ok(Digest::of(text.as_bytes()))
     }
 
+    /// The app's own files that call C, and so are left out: programs are built without cgo. Those
+    /// that a build constraint names are not listed, since something stands in for them.
+    pub(crate) fn cgo_files(&self) -> Result<Vec<String>, GoSourceError> {
+        let sources = self.sources(Leftovers::Skipped)?;
+        let names = sources.lines.into_iter().map(|(name, _)| name);
+        let own = names.filter(|name| {
+            name.ends_with(".go") && !name.ends_with("_test.go") && !name.starts_with("vendor/")
+        });
+        let mut files = Vec::new();
+        for name in own {
+            let path = self.dir.join(&name);
+            let content = fs::read(&path).map_err(|source| GoSourceError::Io { path, source })?;
+            if calls_c(&String::from_utf8_lossy(&content)) {
+                files.push(name);
+            }
+        }
+        Ok(files)
+    }
+
     fn sources(&self, leftovers: Leftovers) -> Result<Sources, GoSourceError> {
         let mut sources = Sources { leftovers, lines: Vec::new(), embeds: false };
         sources.list(&self.dir, "")?;
@@ -116,6 +135,29 @@ impl Sources {
         }
         Ok(())
     }
+}
+
+/// Whether a Go file imports the pseudo-package `C`, and has no build constraint.
+/// Source: Go's command cgo; Go's "Build constraints", which come before the package clause.
+fn calls_c(go: &str) -> bool {
+    let mut in_block = false;
+    let mut calls = false;
+    for line in go.lines().map(str::trim) {
+        let line = line.split("//").next().filter(|_| !line.starts_with("//go:build")).unwrap_or(line).trim();
+        if line.starts_with("//go:build") {
+            return false;
+        }
+        match line {
+            "import (" => in_block = true,
+            ")" => in_block = false,
+            r#"import "C""# => calls = true,
+            r#""C""# if in_block => calls = true,
+            // Nothing is imported behind these.
+            line if line.starts_with("func ") => break,
+            _ => {}
+        }
+    }
+    calls
 }
 
 fn has(content: &[u8], text: &str) -> bool {
@@ -249,6 +291,25 @@ mod tests {
         fs::remove_file(root.path().join("apps/a/link.go")).unwrap();
         fs::remove_dir_all(root.path().join("apps/shared")).unwrap();
         assert_eq!(error(), "ROOT/apps/a/go.mod replaces a module by ../shared, which is not a folder");
+    }
+
+    #[test]
+    fn files_that_call_c_are_found() {
+        let root = workspace();
+        let c = "package main\n\n// #include <math.h>\nimport \"C\"\n";
+        write(
+            root.path(),
+            &[
+                ("apps/a/c.go", c),
+                ("apps/a/sub/block.go", "package sub\nimport (\n\t\"fmt\"\n\t\"C\" // why\n)\n"),
+                ("apps/a/c_test.go", c),
+                ("apps/a/vendor/x/c.go", c),
+                ("apps/a/cgo.go", &format!("//go:build cgo\n\n{c}")),
+                ("apps/a/text.go", "package main\nfunc f() string { return `\nimport \"C\"\n` }\n"),
+                ("apps/a/c.txt", c),
+            ],
+        );
+        assert_eq!(app(root.path()).cgo_files().unwrap(), ["c.go", "sub/block.go"]);
     }
 
     #[test]

@@ -3,14 +3,18 @@
 
 pub(crate) mod app;
 pub(crate) mod distro;
+mod distro_toml;
 pub(crate) mod files;
 mod gosource;
 mod name;
 mod nginx;
 mod os;
 pub(crate) mod problem;
+mod query;
 pub(crate) mod route;
 pub(crate) mod settings;
+mod sysusers;
+mod tmpfiles;
 pub(crate) mod unit;
 
 #[cfg(test)]
@@ -29,6 +33,7 @@ pub(crate) use distro::{Distro, DistroKind, DistroName};
 pub(crate) use gosource::GoSourceError;
 pub(crate) use os::OsFiles;
 pub(crate) use problem::Problems;
+pub(crate) use query::DistroQuery;
 pub(crate) use settings::Settings;
 
 use crate::hint::hinted;
@@ -45,19 +50,6 @@ pub(crate) struct Workspace {
     /// Sorted by name.
     pub(crate) distros: Vec<Distro>,
 }
-
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no folder base/{}/{}: there are {known}", .name.family(), .name.release())]
-pub(crate) struct UnknownDistro {
-    name: DistroName,
-    known: String,
-    /// The one that may have been meant.
-    pub(crate) closest: Option<DistroName>,
-}
-
-/// From this likeness on, a name is worth suggesting; clap suggests its arguments by the same one.
-/// Source: clap_builder, `parser/features/suggestions.rs`.
-const LIKENESS: f64 = 0.7;
 
 impl Workspace {
     /// The folder in which `cwd` is, or which it is, whose Cargo.toml has our settings.
@@ -91,28 +83,13 @@ impl Workspace {
             None => Err(problems),
         }
     }
-
-    /// The distro of this name.
-    pub(crate) fn distro(&self, name: &DistroName) -> Result<&Distro, UnknownDistro> {
-        self.distros.iter().find(|distro| distro.name == *name).ok_or_else(|| {
-            let known: Vec<String> = self.distros.iter().map(|distro| distro.name.to_string()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            UnknownDistro { name: name.clone(), known, closest: self.closest(name) }
-        })
-    }
-
-    fn closest(&self, name: &DistroName) -> Option<DistroName> {
-        let wanted = name.to_string();
-        let likeness = |distro: &&Distro| strsim::jaro(&wanted, &distro.name.to_string());
-        let closest = self.distros.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-        (likeness(&closest) > LIKENESS).then(|| closest.name.clone())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::distro_toml::KEYS;
     use super::files::SourceFile;
     use super::*;
 
@@ -178,11 +155,11 @@ mod tests {
             ("systemd/web.service~", "passed over"),
             ("configs/tmpfiles.d/web.conf", "d /var/lib/web\n"),
             ("configs/tmpfiles.d/nginx.conf", "d /var/lib/nginx\nx /usr/x\n# f /usr/y\n"),
-            ("configs/sysusers.d/web-admin.conf", "u web-admin"),
+            ("configs/sysusers.d/web-admin.conf", "u web-admin 300"),
             ("configs/sysusers.d/other.conf", "u other"),
             ("configs/os/nginx.conf", "http { }"),
             ("configs/os/nginx/files.location.conf", "location /files/ { alias /srv/files/; }"),
-            ("base/shared/rootfs/etc/hosts", ""),
+            ("base/shared/rootfs/usr/lib/sysusers.d/x.conf", "u nginx 110"),
             ("base/debian/13/packages.list", ""),
             (
                 "base/debian/13/distro.toml",
@@ -227,16 +204,13 @@ mod tests {
         assert_eq!(found.apps[0].route.as_ref().unwrap().port.number(), 8081);
         assert_eq!(found.apps[1].route, None);
         assert_eq!(found.settings.image.tagged("v1").to_string(), "ghcr.io/o/n:v1");
-        assert_eq!(found.distro(&found.settings.distro).unwrap().name, found.settings.distro);
-        let unknown = found.distro(&"debian-14".parse().unwrap()).unwrap_err();
-        assert_eq!(unknown.to_string(), "no folder base/debian/14: there are centos-stream9, debian-13");
-        let closest = |name: &str| {
-            let unknown = found.distro(&name.parse().unwrap()).unwrap_err();
-            unknown.closest.map(|name| name.to_string())
-        };
-        assert_eq!(closest("debian-14").as_deref(), Some("debian-13"));
-        assert_eq!(closest("centos-9").as_deref(), Some("centos-stream9"));
-        assert_eq!(closest("alpine-3"), None);
+        let default = &found.settings.distro;
+        assert_eq!(found.distro(&DistroQuery::from(default)).unwrap().name, *default);
+        let unknown = |query: &str| found.distro(&query.parse().unwrap()).unwrap_err();
+        let there = "there are centos-stream9, debian-13";
+        assert_eq!(unknown("debian-14").to_string(), format!("no folder base/debian/14: {there}"));
+        assert!(unknown("Debian").to_string().ends_with(&format!(" digits and dots: {there}")));
+        assert!(unknown("Debian").hint().starts_with("did you mean debian-13? "));
     }
 
     #[test]
@@ -260,7 +234,7 @@ mod tests {
         insta::assert_snapshot!(problems, @r#"
         the workspace has 9 problems
           Cargo.toml: line 3: `debian` is not a distro: write <family>-<release>, such as debian-13, in lower-case letters, digits and dots
-            hint: mend line 3
+            hint: mend line 3 of Cargo.toml
           apps/hello/app.toml: port 80 is not one that an app can listen on: those below 1024 are the system's
             hint: choose one from 8000 to 9999
           apps/hello/app.toml: route `x` does not start with `/`
@@ -393,8 +367,8 @@ mod tests {
             "port = 8080\nrotues = [\"/\"]",
             "port = 70000",
             &[
-                "apps/a/app.toml: line 2: unknown field `rotues`, expected `port` or `routes`; mend line 2",
-                "apps/b/app.toml: line 1: invalid value: integer `70000`, expected u16; mend line 1",
+                "apps/a/app.toml: line 2: unknown field `rotues`, expected `port` or `routes`; mend line 2 of apps/a/app.toml",
+                "apps/b/app.toml: line 1: invalid value: integer `70000`, expected u16; mend line 1 of apps/b/app.toml",
             ],
         );
         let low = |port| {
@@ -426,6 +400,21 @@ mod tests {
             &[
                 "configs/tmpfiles.d/README.md: is not read by systemd; give it a name that ends with .conf",
                 "configs/sysusers.d/a.txt: is not read by systemd; give it a name that ends with .conf",
+            ],
+        );
+        check(
+            &[
+                ("base/shared/rootfs/usr/lib/sysusers.d/x.conf", "# nginx.\nu nginx 110\n"),
+                ("configs/sysusers.d/a.conf", "u a 110\nu b 111:"),
+                ("configs/tmpfiles.d/a.conf", "d /run/a\nd /usr/a\n"),
+            ],
+            &[
+                "configs/tmpfiles.d/a.conf: line 2: /usr/a cannot be changed, /usr is read-only; \
+                 use a path below /var or /run",
+                "configs/sysusers.d/a.conf: line 1: the user id 110 is `nginx`'s \
+                 (base/shared/rootfs/usr/lib/sysusers.d/x.conf, line 2); \
+                 choose another id below 1000, or write - for any",
+                "configs/sysusers.d/a.conf: line 2: `` is not a group; write UID:GID, or UID:GROUP",
             ],
         );
         check(
@@ -475,36 +464,67 @@ mod tests {
         let distro = |toml: &str, expected: &[&str]| {
             check(&[("base/f/1/Containerfile", ""), ("base/f/1/distro.toml", toml)], expected);
         };
+        let mend = |line: usize| format!("mend line {line} of base/f/1/distro.toml:");
+        let at = |line: usize, message: &str, edit: &str| {
+            format!("base/f/1/distro.toml: line {line}: {message}; {} {edit}", mend(line))
+        };
+        let check_one = |toml: &str, line: usize, message: &str, edit: &str| {
+            distro(toml, &[&at(line, message, edit)]);
+        };
         distro(CENTOS, &[]);
-        distro(
+        distro(&format!("\u{feff}{}", CENTOS.replace('\n', "\r\n")), &[]);
+        check_one(
             &CENTOS.replace("quay.io/c/c:stream9", "Not valid"),
-            &["base/f/1/distro.toml: upstream `Not valid`: invalid reference format; \
-             write it like quay.io/owner/name:tag, or with @sha256:... behind it"],
+            2,
+            "upstream `Not valid`: invalid reference format",
+            "write it like quay.io/owner/name:tag, or with @sha256:... behind it",
         );
         distro(
             &CENTOS.replace("upstream", "suite"),
-            &["base/f/1/distro.toml: a distro with a Containerfile is made from its upstream; \
-             write upstream = \"REGISTRY/NAME:TAG\", and neither suite nor released"],
-        );
-        distro(
-            &CENTOS.replace("2027-05-31", "2027-05-31T01:02:03").replace("linux/arm64", "arm64"),
             &[
-                "base/f/1/distro.toml: end-of-life `2027-05-31T01:02:03` is not a day; \
-             write end-of-life = YYYY-MM-DD",
-                "base/f/1/distro.toml: platform `arm64` is not one of \
-             linux/amd64, linux/arm64, linux/ppc64le, linux/s390x; remove it from platforms",
+                &at(2, "a distro with a Containerfile is made from its upstream", "leave out suite"),
+                "base/f/1/distro.toml: has no `upstream`; \
+                 add to base/f/1/distro.toml: upstream = \"REGISTRY/NAME:TAG\"",
             ],
         );
+        let successor = "name a distro that 'cargo xtask list' shows, or leave it out";
+        let with = |successor: &str| format!("{CENTOS}successor = \"{successor}\"");
+        check_one(&with("f-2"), 6, "successor `f-2` has no folder base/f/2", successor);
+        check_one(&with("f-1"), 6, "it is its own successor", successor);
+        let title = "write title = \"NAME RELEASE\"";
+        check_one(&CENTOS.replace("\"CentOS\"", "' '"), 1, "title is empty", title);
+        let broken = CENTOS.replace("CentOS", "Cent\\nOS");
+        check_one(&broken, 1, "title has a line break or another control character", title);
+        // All at once.
+        let amd64 = "[\"linux/amd64\", \"linux/amd64\",\n  \"arm64\"]";
         distro(
-            &format!("{CENTOS}successor = \"f-2\""),
-            &["base/f/1/distro.toml: successor `f-2` has no folder base/f/2; \
-             name a distro that 'cargo xtask list' shows"],
+            &format!(
+                "stage = \"beta\"\nend-of-life = '2027-05-31'\nplatforms = {amd64}\ncolour = 1\nupstream = 1\n"
+            ),
+            &[
+                &at(5, "there is no key `colour`", &format!("the keys are {}", KEYS.join(", "))),
+                "base/f/1/distro.toml: has no `title`; add to base/f/1/distro.toml: title = \"NAME RELEASE\"",
+                &at(1, "stage is `beta`", "write stage = \"production\" or stage = \"preview\""),
+                &at(2, "end-of-life is not a day", "write end-of-life = YYYY-MM-DD, without quotes"),
+                &at(3, "linux/amd64 is there twice", "leave out one of the two"),
+                &at(
+                    4,
+                    "platform `arm64` is not one of linux/amd64, linux/arm64, linux/ppc64le, linux/s390x",
+                    "take it out of platforms",
+                ),
+                &at(6, "upstream is no string", "write upstream = \"...\""),
+            ],
+        );
+        check_one(
+            &CENTOS.replace("2027-05-31", "2027-05-31T01:02:03"),
+            3,
+            "end-of-life is not a day",
+            "write end-of-life = YYYY-MM-DD, without quotes",
         );
         distro(
-            &CENTOS.replace("production", "beta"),
-            &[
-                "base/f/1/distro.toml: line 4: unknown variant `beta`, expected `production` or `preview`; mend line 4",
-            ],
+            "title = \n",
+            &["base/f/1/distro.toml: line 1: string values must be quoted, expected literal string; \
+               mend line 1 of base/f/1/distro.toml"],
         );
         let toml = ("base/f/1/distro.toml", CENTOS);
         check(
@@ -526,6 +546,52 @@ mod tests {
             &["base/f/1: has no distro.toml, which says what the distro is; \
              write base/f/1/distro.toml, as in the folders beside it"],
         );
+        check(
+            &[toml, ("base/f/1/Containerfile/x", "")],
+            &["base/f/1/Containerfile: is a folder, not a file; rename base/f/1/Containerfile"],
+        );
+
+        // What lies beside it.
+        let stray = |containerfile: &str, expected: &[&str]| {
+            check(
+                &[toml, ("base/f/1/Containerfile", containerfile), ("base/f/1/rootfs/etc/x", "")],
+                expected,
+            );
+        };
+        stray("COPY base/f/1/rootfs/ /\n", &[]);
+        stray("COPY base/f/1/ /x/\n", &[]);
+        stray("RUN --mount=type=bind,source=base/f/1,target=/x sh /x/y\n", &[]);
+        let message = "base/f/1/rootfs: is not read by anything; \
+                       remove it, or name base/f/1/rootfs in the Containerfile";
+        stray("COPY base/shared/rootfs/ /\n", &[message]);
+        stray("COPY base/f/10 base/f/1/setup.sh /\n", &[message]);
+        let debian = "title = \"D\"\nsuite = \"t\"\nreleased = 2025-08-09\nend-of-life = 2030-06-30\n\
+                      stage = \"preview\"\nplatforms = [\"linux/amd64\"]";
+        check(
+            &[("base/d/1/packages.list", ""), ("base/d/1/distro.toml", debian), ("base/d/1/x.sh", "")],
+            &["base/d/1/x.sh: is not read by anything; remove it: beside distro.toml there are \
+               packages.list, customize.sh, dpkg.cfg, rootfs"],
+        );
+    }
+
+    #[test]
+    fn a_link_in_a_distro_is_one_problem() {
+        for path in ["base/f", "base/f/1", "base/f/1/Containerfile", "base/f/1/distro.toml"] {
+            let after_f = format!("{CENTOS}successor = \"f-1\"");
+            let root = workspace(&[
+                ("base/f/1/Containerfile", ""),
+                ("base/f/1/distro.toml", CENTOS),
+                ("base/g/1/Containerfile", ""),
+                ("base/g/1/distro.toml", &after_f),
+            ]);
+            let real = root.path().join("real");
+            fs::rename(root.path().join(path), &real).unwrap();
+            symlink(&real, root.path().join(path)).unwrap();
+            let Problems(problems) = Workspace::discover(root.path()).unwrap_err();
+            let shown: Vec<_> =
+                problems.iter().map(|problem| (problem.path.to_str().unwrap(), &*problem.message)).collect();
+            assert_eq!(shown, [(path, "is a symbolic link")]);
+        }
     }
 
     #[test]

@@ -7,6 +7,85 @@ use super::unit::UnitName;
 
 /// The longest name: with what is put around it, it still fits into a unit's or a file's name.
 const NAME_MAX: usize = 64;
+/// Programs without which no host works, or nobody gets into it: an app of such a name would
+/// take its place in /usr/bin, which on newer distros is /usr/sbin as well. What else a base has is
+/// not known here, since its layers stay in their registry.
+const SYSTEM: [&str; 74] = [
+    "awk",
+    "bash",
+    "bootc",
+    "bootctl",
+    "busctl",
+    "cat",
+    "chcon",
+    "chmod",
+    "chown",
+    "chronyc",
+    "chronyd",
+    "cloud-init",
+    "cp",
+    "curl",
+    "dash",
+    "date",
+    "dbus-broker",
+    "dbus-daemon",
+    "dd",
+    "dnf",
+    "dracut",
+    "echo",
+    "env",
+    "findmnt",
+    "firewall-cmd",
+    "firewalld",
+    "fsck",
+    "getent",
+    "grep",
+    "grub2-mkconfig",
+    "gzip",
+    "hostname",
+    "id",
+    "init",
+    "install",
+    "ip",
+    "journalctl",
+    "kmod",
+    "ln",
+    "login",
+    "ls",
+    "mkdir",
+    "modprobe",
+    "mount",
+    "mv",
+    "nft",
+    "ostree",
+    "passwd",
+    "podman",
+    "ps",
+    "python3",
+    "reboot",
+    "restorecon",
+    "rm",
+    "rpm",
+    "rpm-ostree",
+    "sed",
+    "setpriv",
+    "sh",
+    "skopeo",
+    "sleep",
+    "ssh",
+    "sshd",
+    "stat",
+    "su",
+    "sudo",
+    "sysctl",
+    "systemctl",
+    "tar",
+    "test",
+    "true",
+    "umount",
+    "useradd",
+    "vi",
+];
 /// Names that mean something else already.
 const RESERVED: [(&str, &str); 3] = [
     ("base", "what the layers of the base are called"),
@@ -29,6 +108,8 @@ pub(crate) enum AppNameError {
     Malformed(String),
     #[error("`{name}` cannot be the name of an app: it is {meaning}")]
     Reserved { name: String, meaning: &'static str },
+    #[error("`{0}` cannot be the name of an app: its program would replace the system's own /usr/bin/{0}")]
+    System(String),
 }
 
 impl AppName {
@@ -61,6 +142,9 @@ impl FromStr for AppName {
         if !is_valid {
             return Err(AppNameError::Malformed(text.to_owned()));
         }
+        if SYSTEM.contains(&text) || text.starts_with("systemd-") {
+            return Err(AppNameError::System(text.to_owned()));
+        }
         match RESERVED.into_iter().find(|(name, _)| *name == text) {
             Some((_, meaning)) => Err(AppNameError::Reserved { name: text.to_owned(), meaning }),
             None => Ok(AppName(text.to_owned())),
@@ -71,5 +155,26 @@ impl FromStr for AppName {
 impl fmt::Display for AppName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_takes_no_programs_place() {
+        for name in ["sh", "sshd", "systemctl", "systemd-run", "nginx", "init", "sudo"] {
+            assert!(name.parse::<AppName>().is_err(), "{name}");
+        }
+        let error = "sh".parse::<AppName>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`sh` cannot be the name of an app: its program would replace the system's own /usr/bin/sh"
+        );
+        for name in ["shop", "sshd-stats", "hello", "status", "my-systemd"] {
+            assert!(name.parse::<AppName>().is_ok(), "{name}");
+        }
+        assert!(SYSTEM.is_sorted());
     }
 }

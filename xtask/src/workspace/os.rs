@@ -5,6 +5,8 @@ use super::files::{EntryKind, SourceFile, Tree};
 use super::nginx;
 use super::problem::Problems;
 use super::route::{LOCATION_CONF, UPSTREAM_CONF};
+use super::sysusers::Accounts;
+use super::tmpfiles;
 use super::unit::Unit;
 
 const UNITS: &str = "systemd";
@@ -38,13 +40,17 @@ pub(super) fn read(tree: &Tree, apps: &mut [App], problems: &mut Problems) -> Os
     }
     read_nginx(tree, apps, &mut os, problems);
     for file in conf_files(tree, TMPFILES, problems) {
-        check_tmpfiles(&file, problems);
+        tmpfiles::check(&file, problems);
         match app_of(apps, &file) {
             Some(app) => app.tmpfiles = Some(file),
             None => os.tmpfiles.push(file),
         }
     }
-    for file in conf_files(tree, SYSUSERS, problems) {
+    let users = conf_files(tree, SYSUSERS, problems);
+    let mut accounts =
+        if users.is_empty() { Accounts::default() } else { Accounts::of_bases(tree, problems) };
+    for file in users {
+        accounts.check(&file, problems);
         match app_of(apps, &file) {
             Some(app) => app.sysusers = Some(file),
             None => os.sysusers.push(file),
@@ -141,20 +147,4 @@ fn conf_files(tree: &Tree, folder: &str, problems: &mut Problems) -> Vec<SourceF
 fn app_of<'a>(apps: &'a mut [App], file: &SourceFile) -> Option<&'a mut App> {
     let stem = file.name().strip_suffix(".conf")?;
     apps.iter_mut().find(|app| app.name.as_str() == stem)
-}
-
-/// /usr is read-only on a host: a line about it would fail at each boot.
-fn check_tmpfiles(file: &SourceFile, problems: &mut Problems) {
-    let Some(text) = file.text(problems) else { return };
-    for (index, line) in text.lines().enumerate() {
-        let mut fields = line.split_ascii_whitespace();
-        let (Some(kind), Some(path)) = (fields.next(), fields.next()) else { continue };
-        let path = path.trim_start_matches(['"', '\'']);
-        let is_usr = path == "/usr" || path.starts_with("/usr/");
-        // x and X leave a path alone.
-        if is_usr && !kind.starts_with(['#', 'x', 'X']) {
-            let message = format!("line {}: {path} cannot be changed, /usr is read-only", index + 1);
-            problems.add(&file.path, message, "use a path below /var or /run");
-        }
-    }
 }

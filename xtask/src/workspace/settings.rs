@@ -47,6 +47,15 @@ pub(crate) enum RepositoryError {
 }
 
 impl Repository {
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Without the registry.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The image of this name that has `tag`.
     pub(crate) fn tagged(&self, tag: &str) -> Reference {
         Reference::with_tag(self.registry.clone(), self.name.clone(), tag.to_owned())

@@ -47,11 +47,19 @@ fn dist_makes_its_own_base() {
     assert_eq!(workspace.ok("dist"), report["digest"].as_str().unwrap());
     assert_eq!(fingerprint(&workspace.path("target/base")), made);
 
-    // It is pushed like any other; its day is the release's.
+    // It is pushed like any other; its day is that of its newest package, which tells it from the
+    // base of another week.
+    let created = config["created"].as_str().unwrap();
+    let (day, _) = created.split_once('T').unwrap();
+    assert!(day > "2025-08-09", "a package has come after the release: {created}");
+    let newest = entries.iter().find(|entry| entry.path == "usr/share/testboot/newest-package").unwrap();
+    let seconds = std::str::from_utf8(&newest.content).unwrap().trim_end();
+    assert_eq!(judge("date", &format!("--utc --date=@{seconds} +%FT%TZ")).trim_end(), created);
+    let dated = format!("base-debian-13-{}", day.replace('-', ""));
     let registry = Registry::docker();
     let image = format!("{}/me/os", registry.address());
     let pushed = workspace.json(&format!("base debian-13 --push --image {image}"));
-    for tag in ["base-debian-13-20250809", "base-debian-13"] {
+    for tag in [dated.as_str(), "base-debian-13"] {
         assert_eq!(judge("crane", &format!("digest {image}:{tag}")).trim_end(), pushed["digest"]);
     }
 

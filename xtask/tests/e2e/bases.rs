@@ -1,7 +1,7 @@
 //! `base` for the distros that have an upstream: their Containerfiles, built by real engines from a
 //! stand-in, and what is made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,26 +9,40 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, skopeo_push};
+use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, sha256, skopeo_push};
+use crate::root::root;
 use crate::standin::{Upstream, set_up_engine};
 use crate::testing::{Registry, program};
+use crate::values::{
+    JOURNALD, LIMITS, SSHD, SYSCTL_OF_A_NETWORK, SYSCTL_OF_THE_MACHINE, check_chrony, check_sshd,
+    check_sysctl, check_systemd,
+};
 
 impl Workspace {
     /// Runs `base`, with the test's own store of images.
-    fn base(&self, arguments: &str) -> Run {
+    pub(crate) fn base(&self, arguments: &str) -> Run {
         let mut command = self.command(arguments);
         set_up_engine(self, &mut command);
         Run::new(command.output().unwrap())
     }
 
     /// Runs what has to succeed.
-    fn made(&self, arguments: &str) -> Run {
+    pub(crate) fn made(&self, arguments: &str) -> Run {
         let run = self.base(arguments);
         assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
         run
     }
 
-    fn digest_of(&self, distro: &str) -> String {
+    /// The same, on a day that is set.
+    fn made_on_a_day(&self, arguments: &str) -> Run {
+        let mut command = self.command(arguments);
+        set_up_engine(self, &mut command);
+        let run = Run::new(command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap());
+        assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
+        run
+    }
+
+    pub(crate) fn digest_of(&self, distro: &str) -> String {
         let layout = self.layout(&format!("target/base/{distro}"));
         layout.digest(&layout.tags()[0]).as_str().unwrap().to_owned()
     }
@@ -72,6 +86,54 @@ fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
+/// Whether a stand-in's cloud-init has its units' old names, as before 24.3.
+fn has_old_cloud_init(distro: &str) -> bool {
+    ["centos-stream9", "fedora-40"].contains(&distro)
+}
+
+const CLOUD_INIT_OLD: &[&str] = &["cloud-init"];
+const CLOUD_INIT_NEW: &[&str] = &["cloud-init-main", "cloud-init-network"];
+
+type Differences = (fn(&str) -> bool, &'static [&'static str]);
+
+/// What the bases of some distros have for themselves; all else is the same in each.
+const DIFFERENCES: &[Differences] = &[
+    // htop comes from EPEL, which is a package and a repository more.
+    (|distro| distro.starts_with("centos-"), &["etc/yum.repos.d", "etc/yum.repos.d/epel.repo"]),
+    (|_| true, &["usr/share/standin/packages"]),
+    // An edition's zone, which the base does not use.
+    (|distro| distro.starts_with("fedora-"), &["usr/lib/firewalld/zones/FedoraServer.xml"]),
+    (
+        has_old_cloud_init,
+        &[
+            "usr/lib/systemd/system/cloud-init.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init.service",
+        ],
+    ),
+    (
+        |distro| !has_old_cloud_init(distro),
+        &[
+            "usr/lib/systemd/system/cloud-init-main.service",
+            "usr/lib/systemd/system/cloud-init-network.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init-main.service",
+            "etc/systemd/system/multi-user.target.wants/cloud-init-network.service",
+        ],
+    ),
+];
+
+/// What a distro's base has for itself.
+fn differences(distro: &str) -> BTreeSet<&'static str> {
+    let of_it = DIFFERENCES.iter().filter(|(is_for, _)| is_for(distro));
+    of_it.flat_map(|(_, paths)| paths.iter().copied()).collect()
+}
+
+/// What the comparison of two bases looks at.
+fn seen(entry: &Entry) -> (u32, u64, u64, Option<Vec<u8>>, &[u8]) {
+    let header = &entry.header;
+    let link = header.link_name_bytes().map(|name| name.into_owned());
+    (header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap(), link, &entry.content)
+}
+
 #[test]
 fn every_containerfile_makes_the_same_base() {
     let upstream = Upstream::debian();
@@ -87,7 +149,8 @@ fn every_containerfile_makes_the_same_base() {
     let mut tops = BTreeMap::new();
     for distro in distros.into_iter().filter(|distro| !distro["upstream"].is_null()) {
         let name = distro["name"].as_str().unwrap();
-        let run = workspace.made(&format!("base {name} --from {}:t", upstream.name));
+        let from = upstream.of(name);
+        let run = workspace.made_on_a_day(&format!("base {name} --from {from}"));
         assert_eq!(run.stderr.contains("ended on"), distro["ended"].as_bool().unwrap(), "{}", run.stderr);
         let base = workspace.base_of(name);
 
@@ -96,14 +159,15 @@ fn every_containerfile_makes_the_same_base() {
         assert_eq!(*base.label("bootc-testboot.provides"), "nginx,systemd");
         assert_eq!(*base.label("org.opencontainers.image.title"), distro["title"]);
         assert_eq!(*base.label("org.opencontainers.image.version"), name.split_once('-').unwrap().1);
-        assert_eq!(*base.label("org.opencontainers.image.base.name"), format!("{}:t", upstream.name));
+        assert_eq!(*base.label("org.opencontainers.image.base.name"), from);
         // The upstream's layers are the very same, and stay where they are.
-        let layers = base.manifest["layers"].as_array().unwrap();
-        assert_eq!((layers.len(), &layers[..2]), (3, upstream.layers("t").as_slice()));
+        let (layers, theirs) = (base.manifest["layers"].as_array().unwrap(), upstream.layers(name));
+        assert_eq!((layers.len(), &layers[..theirs.len()]), (theirs.len() + 1, theirs.as_slice()));
         assert!(!base.layout.blob_path(layers[0]["digest"].as_str().unwrap()).exists());
 
         let top = base.top();
-        check_tuning(&workspace, &top);
+        check_tuning(&workspace, name, &top);
+        check_judges(&top);
         let installed = String::from_utf8(top["usr/share/standin/packages"].content.clone()).unwrap();
         let (extra, installed): (Vec<_>, Vec<_>) =
             installed.lines().map(str::to_owned).partition(|package| package == "epel-release");
@@ -122,22 +186,67 @@ fn every_containerfile_makes_the_same_base() {
     let ended = "distro fedora-40  Fedora 40, ended on 2025-05-13, go to fedora-44, from an image: quay.io/";
     assert!(text.contains(ended), "{text}");
 
-    // What one distro gets, all of them get.
+    // What one distro gets, all of them get, but for what the table says; and what it says is there.
+    let same = |name: &str, top: &BTreeMap<String, Entry>| -> BTreeSet<String> {
+        let own = differences(name);
+        assert!(own.iter().all(|path| top.contains_key(*path)), "{own:?} in {name}");
+        top.keys().filter(|path| !own.contains(path.as_str())).cloned().collect()
+    };
     let (first, expected) = tops.iter().next().unwrap();
-    let differing = ["usr/share/standin/packages"];
     for (name, top) in &tops {
-        let names = |top: &BTreeMap<String, Entry>| top.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(top), names(expected), "{name} and {first}");
-        for (path, entry) in top.iter().filter(|(path, _)| !differing.contains(&path.as_str())) {
-            let seen = |entry: &Entry| {
-                let header = &entry.header;
-                let link = header.link_name_bytes().map(|name| name.into_owned());
-                (header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap(), link)
-            };
-            assert_eq!(seen(entry), seen(&expected[path]), "{path} in {name} and {first}");
-            assert!(entry.content == expected[path].content, "{path} in {name} and {first}");
+        let (paths, theirs) = (same(name, top), same(first, expected));
+        assert_eq!(paths.symmetric_difference(&theirs).collect::<Vec<_>>(), [""; 0], "{name} and {first}");
+        for path in paths {
+            assert!(seen(&top[&path]) == seen(&expected[&path]), "{path} in {name} and {first}");
         }
     }
+
+    // Made once more, of another checkout and in another engine's store, a base is the very same.
+    let other = Workspace::new();
+    let name = "centos-stream10";
+    other.made_on_a_day(&format!("base {name} --from {}:{name}", upstream.name));
+    assert_eq!(other.digest_of(name), workspace.digest_of(name), "{name}");
+}
+
+/// What the programs that read the tuning made of it, at the end of a stand-in's build.
+fn check_judges(top: &BTreeMap<String, Entry>) {
+    let said = |name: &str| {
+        String::from_utf8(at(top, &format!("usr/share/standin/{name}")).content.clone()).unwrap()
+    };
+    check_sshd(&said("sshd"));
+    let without = said("sshd.without");
+    for lost in SSHD {
+        assert!(!without.lines().any(|line| line == *lost), "{lost} does not come from our file");
+    }
+    check_chrony(&said("chrony"));
+    check_sysctl(&said("sysctl"), &[SYSCTL_OF_A_NETWORK, SYSCTL_OF_THE_MACHINE].concat());
+    check_systemd(&said("system"), &said("system.shipped"), LIMITS);
+    check_systemd(&said("journald"), &said("journald.shipped"), JOURNALD);
+    assert_eq!(said("changed"), "", "a first boot changes it");
+}
+
+/// The Debian base, which is made in another way, has the same files of ours in the same places.
+#[test]
+fn debian_has_the_same_tuning() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../base/shared/rootfs");
+    let files = files(&shared);
+    let paths: String = files.keys().map(|path| format!(" /{path}")).collect();
+    let (shown, _) = root().ok(&format!(
+        "for path in {paths}; do echo $path $(stat -c '%A %u:%g' $path) $(readlink $path || sha256sum <$path); done"
+    ));
+    for ((path, source), line) in files.iter().zip(shown.lines()) {
+        let expected = match fs::read_link(source) {
+            Ok(target) => format!("/{path} lrwxrwxrwx 0:0 {}", target.display()),
+            Err(_) => {
+                let is_program = source.metadata().unwrap().mode() & 0o100 != 0;
+                let mode = if is_program { "-rwxr-xr-x" } else { "-rw-r--r--" };
+                let digest = sha256(&fs::read(source).unwrap());
+                format!("/{path} {mode} 0:0 {} -", digest.strip_prefix("sha256:").unwrap())
+            }
+        };
+        assert_eq!(line, expected);
+    }
+    assert_eq!(shown.lines().count(), files.len());
 }
 
 /// What a layer has at `path`.
@@ -146,7 +255,7 @@ fn at<'a>(top: &'a BTreeMap<String, Entry>, path: &str) -> &'a Entry {
 }
 
 /// Every file of ours is in its place, and everything that a step does was done.
-fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
+fn check_tuning(workspace: &Workspace, distro: &str, top: &BTreeMap<String, Entry>) {
     for rootfs in ["base/shared/rootfs", "base/shared/rpm/rootfs"] {
         let files = files(&workspace.path(rootfs));
         assert!(!files.is_empty());
@@ -166,32 +275,29 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
 
     let text = |path: &str| String::from_utf8(at(top, path).content.clone()).unwrap();
     let link = |path: &str| at(top, path).header.link_name().unwrap().unwrap().to_str().unwrap().to_owned();
-    for unit in ["chronyd", "firewalld", "nginx", "sshd", "cloud-init-local", "cloud-config", "cloud-final"] {
-        let wants = format!("etc/systemd/system/multi-user.target.wants/{unit}.service");
-        assert_eq!(link(&wants), format!("/usr/lib/systemd/system/{unit}.service"));
+    let cloud_init = if has_old_cloud_init(distro) { CLOUD_INIT_OLD } else { CLOUD_INIT_NEW };
+    let services =
+        ["chronyd", "firewalld", "nginx", "sshd", "cloud-init-local", "cloud-config", "cloud-final"];
+    let expected: BTreeSet<String> =
+        services.iter().chain(cloud_init).map(|unit| format!("{unit}.service")).collect();
+    let wants = "etc/systemd/system/multi-user.target.wants/";
+    let enabled = top.keys().filter_map(|path| path.strip_prefix(wants));
+    assert_eq!(enabled.map(str::to_owned).collect::<BTreeSet<_>>(), expected);
+    for unit in expected {
+        assert_eq!(link(&format!("{wants}{unit}")), format!("/usr/lib/systemd/system/{unit}"));
     }
-    assert!(!top.contains_key("etc/systemd/system/multi-user.target.wants/cloud-init-main.service"));
     assert_eq!(link("etc/systemd/system/systemd-time-wait-sync.service"), "/dev/null");
     assert_eq!(text("etc/selinux/targeted/active/booleans.local"), "httpd_can_network_connect=1\n");
     assert_eq!(text("etc/firewalld/firewalld.conf"), "DefaultZone=public\n");
-    assert!(!text("etc/chrony.conf").contains("pool"));
-    assert_eq!(text("etc/chrony.conf").matches("\nconfdir /etc/chrony/conf.d\n").count(), 1);
-    let ours = fs::read_dir(workspace.path("base/shared/rootfs/etc/chrony/conf.d")).unwrap();
-    for file in ours {
-        // chrony itself has read ours, after the distro's.
-        for line in fs::read_to_string(file.unwrap().path()).unwrap().lines() {
-            let read = text("usr/share/standin/chrony");
-            assert!(
-                line.starts_with('#') || line.is_empty() || read.contains(line),
-                "{line} is not in {read}"
-            );
-        }
-    }
+    assert_eq!(
+        text("etc/chrony.conf"),
+        "makestep 10 1\nkeyfile /etc/chrony.keys\n\nconfdir /etc/chrony/conf.d\n"
+    );
     for user in ["\nnginx:x:110:110:", "\ntcpdump:x:72:72:", "\ndhcpcd:x:114:114:"] {
         assert!(text("etc/passwd").contains(user), "{}", text("etc/passwd"));
     }
     let tmpfiles = text("usr/lib/tmpfiles.d/zz-testboot-var.conf");
-    assert!(tmpfiles.contains("\nd /var/lib/nginx/tmp 0770 nginx nginx -\n"), "{tmpfiles}");
+    assert!(tmpfiles.contains("\nd /var/lib/nginx/tmp 0770 nginx root -\n"), "{tmpfiles}");
     let left: Vec<_> = top
         .keys()
         // What only says that something of the upstream's is gone.
@@ -200,11 +306,64 @@ fn check_tuning(workspace: &Workspace, top: &BTreeMap<String, Entry>) {
             ["run/", "tmp/", "var/cache/", "var/lib/dnf", "var/lib/rhsm"].iter().any(|start| path.starts_with(start))
                 // What the engine mounts resolv.conf over.
                 && !path.starts_with("run/systemd")
-                || path.starts_with("var/log/") && !path.starts_with("var/log/nginx")
+                || path.starts_with("var/log/") && !["var/log/nginx", "var/log/chrony"].contains(&path.as_str())
                 || path.ends_with('-')
         })
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// The stand-ins are no softer than what they stand for.
+#[test]
+fn stand_ins_refuse_what_the_real_ones_refuse() {
+    let upstream = Upstream::debian();
+    let from = upstream.of("fedora-44");
+    let workspace = Workspace::new();
+    workspace.write("faults.sh", include_str!("standin/faults.sh"));
+    let containerfile = fs::read_to_string(workspace.path("base/fedora/44/Containerfile")).unwrap();
+    let faults = "RUN --mount=type=bind,source=faults.sh,target=/run/faults.sh,z sh /run/faults.sh\n\nLABEL";
+    workspace.write("base/fedora/44/Containerfile", &containerfile.replacen("LABEL", faults, 1));
+    workspace.made(&format!("base fedora-44 --from {from}"));
+    let told = workspace.base_of("fedora-44").top();
+    let told = String::from_utf8(at(&told, "usr/share/standin/faults").content.clone()).unwrap();
+    insta::assert_snapshot!(told, @r#"
+    :; bootc container lint --fatal-warnings: 0 nothing
+    echo x >/var/log/x; bootc container lint --fatal-warnings: 1 var-log: /var/log/x;var-tmpfiles: /var/log/x;error: linting: checks failed
+    mkdir /var/lib/x; bootc container lint --fatal-warnings: 1 var-tmpfiles: /var/lib/x;error: linting: checks failed
+    : >/var/lib/nginx/x; bootc container lint --fatal-warnings: 1 var-tmpfiles: /var/lib/nginx/x;error: linting: checks failed
+    mkdir /run/x; bootc container lint --fatal-warnings: 1 nonempty-run-tmp: /run/x;error: linting: checks failed
+    : >/tmp/x; bootc container lint --fatal-warnings: 1 nonempty-run-tmp: /tmp/x;error: linting: checks failed
+    mkdir /boot/x; bootc container lint --fatal-warnings: 1 nonempty-boot: /boot/x;error: linting: checks failed
+    mkdir /usr/etc; bootc container lint --fatal-warnings: 1 etc-usretc: /usr/etc;error: linting: checks failed
+    rm /var/run; mkdir /var/run; bootc container lint --fatal-warnings: 1 var-run: not a link;error: linting: checks failed
+    echo x:x:976:976::/:/bin/sh >>/etc/passwd; bootc container lint --fatal-warnings: 1 sysusers: passwd x;error: linting: checks failed
+    echo x:x:976: >>/etc/group; bootc container lint --fatal-warnings: 1 sysusers: group x;error: linting: checks failed
+    rm /ostree; bootc container lint --fatal-warnings: 1 baseimage-root;error: linting: checks failed
+    touch $(printf '/usr/share/\377'); bootc container lint --fatal-warnings: 1 utf8: a name is not UTF-8;error: linting: checks failed
+    bootc container lint: 2 error: unrecognized container lint
+    dnf -y install nginx-light: 1 Unable to find a match: nginx-light
+    dnf install jq: 1 Operation aborted.
+    dnf -y install: 1 install: the following arguments are required: PACKAGE
+    dnf -y --quick install jq: 1 unrecognized arguments: --quick
+    dnf -y install --setopt=weak_deps=False jq: 1 Setting of option failed: --setopt=weak_deps=False
+    dnf -y remove jq: 1 No such command: remove
+    dnf clean everything: 1 clean: invalid choice: everything
+    setsebool -P httpd_can_network_connect=1: 1 Usage: setsebool [ -NPV ] boolean value | bool1=val1 bool2=val2...
+    setsebool -P -N httpd_can_network=1: 255 Boolean httpd_can_network is not defined
+    setsebool -P -N httpd_can_network_connect=yes: 1 setsebool: illegal value in httpd_can_network_connect=yes
+    firewall-offline-cmd --set-default-zone=public: 16 ZONE_ALREADY_SET: public
+    firewall-offline-cmd --set-default-zone=open: 112 INVALID_ZONE: open
+    firewall-offline-cmd --zone=open --list-services: 112 INVALID_ZONE: open
+    firewall-offline-cmd --zone=public --add-port=8080/tcp: 2 unrecognized arguments: --zone=public --add-port=8080/tcp
+    sed -i s/https/htps/ /etc/firewalld/zones/public.xml; firewall-offline-cmd --check-config: 101 INVALID_SERVICE: htps
+    sed -i s,/zone,zone, /etc/firewalld/zones/public.xml; firewall-offline-cmd --check-config: 109 INVALID_ZONE: /etc/firewalld/zones/public.xml is no zone
+    "#);
+
+    // And a build ends there.
+    workspace
+        .write("base/fedora/44/Containerfile", &containerfile.replace("setup.sh", "setup.sh epel-release"));
+    let error = workspace.base(&format!("base fedora-44 --from {from}")).failure();
+    assert!(error.contains("Unable to find a match: epel-release"), "{error}");
 }
 
 #[test]
@@ -219,14 +378,26 @@ fn containerfiles_and_scripts_are_in_good_order() {
     assert!(!containerfiles.is_empty());
     judge("hadolint", &containerfiles.join(" "));
     judge("shellcheck", &named("setup.sh").join(" "));
+    let stand_ins = files(&repository.join("xtask/tests/e2e/standin"));
+    let stand_ins: Vec<_> = stand_ins.values().map(|path| path.display().to_string()).collect();
+    judge("shellcheck", &stand_ins.join(" "));
+    let temp = tempfile::tempdir().unwrap();
+    let planted = temp.path().join("Containerfile");
     for path in containerfiles {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.ends_with("\nRUN bootc container lint --fatal-warnings\n"), "{path}");
+        assert_eq!(text.matches("\nLABEL containers.bootc=1 ").count(), 1, "{path}");
+        // The judge sees a fault where there is one.
+        for fault in ["RUN cd /usr\n", "RUN dnf install jq\n", "MAINTAINER me\n"] {
+            fs::write(&planted, format!("{text}{fault}")).unwrap();
+            let output = Command::new(program("hadolint")).arg(&planted).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{path} and {fault}");
+        }
     }
 }
 
 /// A workspace with a distro `tiny-1` whose Containerfile runs nothing.
-fn tiny(upstream: &Upstream) -> Workspace {
+pub(crate) fn tiny(upstream: &Upstream) -> Workspace {
     let workspace = Workspace::with_standin();
     push(&workspace, "t", upstream);
     workspace.write(
@@ -243,7 +414,7 @@ fn tiny(upstream: &Upstream) -> Workspace {
 }
 
 /// Makes one of the workspace's stand-ins what the upstream's tag names.
-fn push(workspace: &Workspace, tag: &str, upstream: &Upstream) {
+pub(crate) fn push(workspace: &Workspace, tag: &str, upstream: &Upstream) {
     let from = format!("oci:{}:{tag}", workspace.path("../standin").display());
     skopeo_push(&from, &format!("{}:1", upstream.name), if tag == "multi" { "--all" } else { "" });
 }
@@ -421,9 +592,13 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     // A step that fails.
     workspace.write("base/tiny/1/Containerfile", "ARG UPSTREAM\nFROM ${UPSTREAM}\nCOPY no-such-file /\n");
     let error = fails("base tiny-1");
-    assert!(error.contains("no-such-file") && error.contains("hint: read the lines above"), "{error}");
+    assert!(
+        error.contains("no-such-file") && error.contains("hint: a build sees base/shared and"),
+        "{error}"
+    );
     // Something that no host boots.
-    workspace.write("base/tiny/1/Containerfile", "ARG UPSTREAM\nFROM scratch\nCOPY base/shared/rootfs/ /\n");
+    let scratch = "ARG UPSTREAM\nFROM ${UPSTREAM} AS unused\nFROM scratch\nCOPY base/shared/rootfs/ /\n";
+    workspace.write("base/tiny/1/Containerfile", scratch);
     insta::assert_snapshot!(fails("base tiny-1"), @"
     error: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
     hint: the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does

@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::config::new_key;
 use crate::harness::{
     INDEX, Layout, MANIFEST, REF_NAME, Run, Workspace, fingerprint, host_architecture, judge, sha256,
     skopeo_push,
@@ -121,9 +122,8 @@ fn both_generations_of_the_builder_make_a_disk() {
         judge("sfdisk", &format!("--verify {raw}"));
         judge("qemu-img", &format!("check {qcow2}"));
         judge("qemu-img", &format!("compare -f raw -F qcow2 {raw} {qcow2}"));
-        // The stand-in wrote the configuration that it was given into the partition.
-        let config = fs::read(workspace.path("configs/builder/config.toml")).unwrap();
-        assert_eq!(fs::read(&raw).unwrap()[2 << 20..][..config.len()], config);
+        let kernel = json!({"append": "console=tty0 console=ttyS0,115200n8"});
+        assert_eq!(seen_by_osbuild(Path::new(&raw)), json!({"customizations": {"kernel": kernel}}));
         workspace.ok("disk vmdk --from ../disks/os-t.raw --output ../disks");
         assert_eq!(names(&workspace.path("../podman/state/containers")), [""; 0]);
         assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
@@ -140,6 +140,65 @@ fn both_generations_of_the_builder_make_a_disk() {
         // The image was in podman's storage already.
         assert_eq!(stage.calls(), ["info", "image", "info", "run", "image", "rm", "run"]);
         assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
+    }
+}
+
+/// What the stand-in for osbuild's builders was given as its configuration: it is in the partition.
+fn seen_by_osbuild(raw: &Path) -> Value {
+    let raw = fs::read(raw).unwrap();
+    let text = raw[2 << 20..].split(|byte| *byte == 0).next().unwrap();
+    toml::from_str(str::from_utf8(text).unwrap()).unwrap()
+}
+
+#[test]
+fn what_disks_are_made_with_reaches_the_builder() {
+    for builder in
+        ["quay.io/centos-bootc/bootc-image-builder:latest", "ghcr.io/osbuild/image-builder-cli:latest"]
+    {
+        let stage = Stage::new();
+        let workspace = &stage.workspace;
+        let (given, own) = (new_key(workspace, "given", "ed25519"), new_key(workspace, "own", "ed25519"));
+        let key = |file: &Path| {
+            let line = fs::read_to_string(file).unwrap();
+            line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+        };
+        let (given_key, own_key) = (key(&given), key(&own));
+        workspace.write(
+            "configs/builder/config.toml",
+            &format!(
+                "[customizations.kernel]\nappend = 'console=tty0 quiet'\n[[customizations.group]]\nname = 'data'\n\
+                 [[customizations.user]]\nname = 'me'\ngroups = ['data']\nkey = '{own_key} me@here'\n\
+                 [[customizations.filesystem]]\nmountpoint = '/var/lib/data'\nminsize = '64 MiB'\n"
+            ),
+        );
+        // Formats with other arguments of the kernel are made of another raw.
+        stage.ok(&format!("raw qcow2 gce --ssh-key {} --builder-image {builder}", given.display()));
+        let runs = stage.calls().iter().filter(|call| *call == "run").count();
+        assert_eq!(runs, 4, "one that asks and one that makes, twice");
+        let blueprint = |append: &str| {
+            json!({"customizations": {
+                "group": [{"name": "data"}],
+                "user": [{"name": "me", "groups": ["data"], "key": format!("{own_key}\n{given_key}")}],
+                "filesystem": [{"mountpoint": "/var/lib/data", "minsize": 64 << 20}],
+                "kernel": {"append": append},
+            }})
+        };
+        let raws = workspace.path("target/xtask/raw");
+        let mut seen: Vec<Value> =
+            stage.kept().iter().map(|name| seen_by_osbuild(&raws.join(name))).collect();
+        seen.sort_by_key(|seen| seen["customizations"]["kernel"]["append"].to_string());
+        let expected = ["quiet console=ttyS0,115200n8", "console=tty0 quiet"].map(blueprint);
+        assert_eq!(seen, [expected[1].clone(), expected[0].clone()]);
+        assert_eq!(seen_by_osbuild(&workspace.path("../disks/os-t.raw")), expected[1]);
+
+        // Without users, a key makes one.
+        workspace.write("configs/builder/config.toml", "");
+        stage.ok(&format!("raw --ssh-key {} --builder-image {builder}", given.display()));
+        let user = json!({"name": "devops", "groups": ["wheel"], "key": given_key});
+        assert_eq!(
+            seen_by_osbuild(&workspace.path("../disks/os-t.raw")),
+            json!({"customizations": {"user": [user]}})
+        );
     }
 }
 
@@ -205,7 +264,7 @@ fn a_builder_that_fails_is_told_and_leaves_nothing() {
         error.replace(&stage.image, "IMAGE")
     };
     assert_snapshot!(fails("fails", "qcow2"), @"
-    error: making a disk of os-t: `podman run --rm --name NAME --stop-timeout=2 --pull=never --privileged --security-opt label=type:unconfined_t --volume DIR/ws/configs/builder/config.toml:/config.toml:ro --volume DIR/ws/target/xtask/raw/.unfinished:/output --volume DIR/podman/state/storage:/var/lib/containers/storage quay.io/centos-bootc/bootc-image-builder:latest --type raw --rootfs ext4 --chown 0:0 --progress verbose 127.0.0.1:PORT/me/os:t` failed (exit status: 1)
+    error: making a disk of os-t: `podman run --rm --name NAME --stop-timeout=2 --pull=never --privileged --security-opt label=type:unconfined_t --volume DIR/ws/target/xtask/raw/.unfinished/config.toml:/config.toml:ro --volume DIR/ws/target/xtask/raw/.unfinished:/output --volume DIR/podman/state/storage:/var/lib/containers/storage quay.io/centos-bootc/bootc-image-builder:latest --type raw --rootfs ext4 --chown 0:0 --progress verbose 127.0.0.1:PORT/me/os:t` failed (exit status: 1)
         org.osbuild.bootc.install-to-filesystem: HEX
         Error: cannot run osbuild: exit status 1
       and before, on standard output
@@ -225,7 +284,14 @@ fn a_builder_that_fails_is_told_and_leaves_nothing() {
     hint: '--builder-image' names bootc-image-builder's image, or image-builder's
     ");
     stage.workspace.write("configs/builder/config.toml", "[[customizations.user]\n");
-    assert!(fails("well", "qcow2").contains("reading configs/builder/config.toml: "));
+    assert!(fails("well", "qcow2").contains("  configs/builder/config.toml:1: it is not TOML: "));
+    stage.workspace.write("configs/builder/config.toml", "[customizations.installer]\nunattended = true\n");
+    assert_snapshot!(fails("well", "qcow2"), @"
+    error: the builder 'image-builder' cannot do what configs/builder asks for:
+      [customizations.installer]: what it makes is no installer
+    hint: remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one
+    ");
+    stage.workspace.write("configs/builder/config.toml", "");
     stage.calls();
     fails("well", "qcow2 --builder ostree");
     assert_eq!(stage.calls(), [""; 0]);
@@ -346,6 +412,21 @@ fn a_builder_that_an_image_cannot_use_is_refused() {
     error: bootc makes no disk of oci:../plain:t: no host boots it, since it has no label containers.bootc
     hint: build on a bootc base, as 'cargo xtask list' shows them
     ");
+    write_image(&workspace.path("../bootc"), &[("a", b"a", 0o644)], json!({"containers.bootc": "1"}), None);
+    workspace.write(
+        "configs/builder/config.toml",
+        "[[customizations.user]]\nname = 'me'\n[[customizations.group]]\nname = 'data'\n",
+    );
+    assert_snapshot!(workspace.failure("disk qcow2 --from oci:../bootc:t --builder bootc"), @"
+    error: the builder 'bootc' cannot do what configs/builder asks for:
+      the user `me`, from config.toml or '--ssh-key': it makes no users
+      the group `data`: it makes no groups
+    hint: remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one
+    ");
+    workspace.write("configs/builder/config.toml", "");
+    let key = new_key(&workspace, "key", "ed25519");
+    let disk = format!("disk qcow2 --from oci:../bootc:t --builder bootc --ssh-key {}", key.display());
+    assert!(workspace.failure(&disk).contains("\n  the user `devops`, from config.toml or '--ssh-key': "));
     let run = workspace.run("vm run target/a.raw --builder bootc");
     assert_eq!(run.code, Some(2), "{}", run.stderr);
 }
@@ -450,7 +531,7 @@ fn an_image_installs_itself_in_real_podman() {
         String::from_utf8(output.stdout).unwrap()
     };
 
-    configure("console=tty0 a=\"b c\"");
+    configure("console=tty0 a=b,c");
     let run = Run::new(disk("").output().unwrap());
     assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains("\nInstallation complete!\n"), "{}", run.stderr);
@@ -458,7 +539,7 @@ fn an_image_installs_itself_in_real_podman() {
     judge("sfdisk", &format!("--verify {}", raw.display()));
     let qcow2 = workspace.path("../disks/t.qcow2");
     judge("qemu-img", &format!("compare -f raw -F qcow2 {} {}", raw.display(), qcow2.display()));
-    assert_snapshot!(seen(&raw), @r#" --generic-image --via-loopback --skip-fetch-check <console=tty0><a="b c">"#);
+    assert_snapshot!(seen(&raw), @r#" --generic-image --via-loopback --skip-fetch-check <console=tty0><a=b,c>"#);
     assert_eq!(fs::metadata(&raw).unwrap().uid(), rustix::process::geteuid().as_raw());
     // A host looks for the next version where the project's images are.
     let mut command = engine(Command::new(program("podman")));

@@ -199,12 +199,12 @@ fn mistakes_in_the_sources() {
     assert_snapshot!(with("apps/hello/app.toml", "port = \"high\"\n"), @r#"
     error: the workspace has a problem
       apps/hello/app.toml: line 1: invalid type: string "high", expected u16
-        hint: mend line 1
+        hint: mend line 1 of apps/hello/app.toml
     "#);
     assert_snapshot!(with("apps/hello/app.toml", "prot = 8080\nroutes = [\"/\"]\n"), @"
     error: the workspace has a problem
       apps/hello/app.toml: line 1: unknown field `prot`, expected `port` or `routes`
-        hint: mend line 1
+        hint: mend line 1 of apps/hello/app.toml
     ");
     let error = with("apps/hello/main.go", "package main\n\nfunc main() { undefined() }\n");
     assert!(error.contains("main.go:3:15: undefined: undefined"), "{error}");

@@ -17,15 +17,15 @@ use crate::root;
 use crate::testing::Registry;
 
 /// An image with the apps, on the base of this repository's recipe, and disks of it.
-struct Made {
-    workspace: Workspace,
+pub(crate) struct Made {
+    pub(crate) workspace: Workspace,
     report: Value,
 }
 
 const DISKS: &str = "disk raw qcow2 --from oci:../image:os --size 2GiB --output ../disks";
 
 /// Made once for all tests. What it is made in is kept, as the base is.
-fn made() -> &'static Made {
+pub(crate) fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
         let base = root::base();
@@ -144,7 +144,8 @@ fn an_image_in_a_registry_is_fetched() {
     let registry = Registry::docker();
     let image = format!("{}/me/os:v1", registry.address());
     skopeo_push(&format!("oci:{}:os", made.workspace.path("../image").display()), &image, "");
-    let disk = || workspace.json(&format!("disk raw --from {image} --size 2GiB --output ../disks"));
+    // Two raws, since gce has other arguments of the kernel; the layers are fetched for the first.
+    let disk = || workspace.json(&format!("disk raw gce --from {image} --size 2GiB --output ../disks"));
     let report = disk();
     assert_eq!(report["outputs"][0]["path"], "../disks/os-v1.raw");
     assert_eq!(report["outputs"][0]["sha256"], made.report["outputs"][0]["sha256"]);
@@ -182,6 +183,15 @@ fn dist_makes_disks_once() {
     assert_ne!(after[&qcow2], before[&qcow2]);
     let raw = workspace.path("target/dist/disk/debian-13-dev.raw");
     assert_eq!(after[&raw], before[&raw]);
+
+    // With a key, they are other disks, of the same image.
+    let key = workspace.path("../key");
+    judge("ssh-keygen", &format!("-q -t ed25519 -N passphrase -f {}", key.display()));
+    let run = workspace.run(&format!("{dist} --ssh-key {}.pub --json", key.display()));
+    assert!(run.stderr.contains("who can log in: devops (ssh key)"), "{}", run.stderr);
+    let with_key: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(with_key["digest"], report["digest"]);
+    assert_ne!(with_key["disks"][0]["sha256"], disks[0]["sha256"]);
 }
 
 #[test]
@@ -206,10 +216,6 @@ fn what_cannot_be_a_disk_is_told() {
     workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
     assert!(workspace.failure("dist --base oci:../standin:t").contains("`qcow` is not a disk format"));
     workspace.write("Cargo.toml", settings);
-
-    workspace.write("configs/builder/config.toml", "[[customizations.user]]\nname = \"devops\"\n");
-    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
-    assert!(error.contains("unknown field `user`"), "{error}");
 }
 
 #[test]

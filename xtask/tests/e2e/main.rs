@@ -5,15 +5,20 @@
 mod base;
 mod bases;
 mod builders;
+mod config;
 mod disk;
+mod engine;
 mod failures;
+mod first_boot;
 mod harness;
 mod image;
 mod installed;
 mod interrupts;
+mod published;
 mod root;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;
 mod tuning;
+mod values;

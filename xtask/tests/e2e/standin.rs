@@ -1,5 +1,5 @@
-//! A stand-in for a distro's own bootc image: Debian's systemd and chrony, and scripts in place of
-//! what only a distro of RPM packages has. It is made once, and kept in `target/e2e`.
+//! A stand-in for a distro's own bootc image: Debian's systemd, chrony and sshd, and scripts in place
+//! of what only a distro of RPM packages has. It is made once, and kept in `target/e2e`.
 
 use std::fs;
 use std::io::Write;
@@ -17,26 +17,14 @@ use crate::testing::{Registry, program};
 const MMDEBSTRAP: &[&str] = &[
     "--variant=essential",
     "--format=tar",
-    "--include=systemd,chrony",
+    "--include=systemd,chrony,openssh-server",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "--dpkgopt=path-exclude=/usr/share/zoneinfo/*",
-    // Its configuration and its unit are where Debian has them, and not where the others do.
-    "--customize-hook=rm -r $1/etc/chrony $1/usr/lib/systemd/system/chrony*",
-    "--customize-hook=rm $1/etc/systemd/system/chronyd.service $1/etc/systemd/system/*/chrony.service",
-    "--customize-hook=rm -r $1/var/log/apt && find $1/boot -mindepth 1 -delete",
-    "--customize-hook=find $1/var/cache $1/var/log -type f -delete",
-    // What Debian keeps there is here as tmpfiles.d has it; its accounts are of fixed ids.
+    // What Debian keeps in /var is here as tmpfiles.d has it.
     "--skip=cleanup/apt",
-    "--customize-hook=find $1/var -xdev -type f -delete",
-    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):.*/g \1 \2/p' etc/group >usr/lib/sysusers.d/standin.conf"#,
-    r#"--customize-hook=cd $1 && sed -n 's/^\([^:]*\):[^:]*:\([0-9]*\):\([0-9]*\):.*/u \1 \2:\3/p' etc/passwd >>usr/lib/sysusers.d/standin.conf"#,
-    // As the real ones: a link that an engine mounts over, what a build says of itself, a policy.
-    "--customize-hook=ln -sf ../run/systemd/resolve/stub-resolv.conf $1/etc/resolv.conf",
-    "--customize-hook=mkdir -p $1/var/roothome/buildinfo $1/etc/selinux/targeted/active",
-    "--customize-hook=echo {} | tee $1/var/roothome/buildinfo/labels.json >$1/var/roothome/buildinfo/content-sets.json",
-    "--customize-hook=echo policy >$1/etc/selinux/targeted/active/policy.kern",
+    r#"--customize-hook=sh "$STANDIN/upstream.sh" "$1""#,
     "trixie",
 ];
 
@@ -53,6 +41,30 @@ impl Upstream {
         let upstream = Upstream::empty();
         skopeo_push(&format!("oci:{}:t", debian().display()), &format!("{}:t", upstream.name), "");
         upstream
+    }
+
+    /// The Debian one as the upstream of a distro, whose name is its tag: it says which it is.
+    pub(crate) fn of(&self, distro: &str) -> String {
+        let (family, release) = distro.split_once('-').unwrap();
+        let version = release.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let text = format!("NAME=stand-in\nID={family}\nVERSION_ID={version}\n");
+        let mut layer = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        layer.append_data(&mut header, "usr/lib/os-release", text.as_bytes()).unwrap();
+        let file = tempfile::NamedTempFile::with_suffix(".tar").unwrap();
+        fs::write(file.path(), layer.into_inner().unwrap()).unwrap();
+        let tagged = format!("{}:{distro}", self.name);
+        judge(
+            "crane",
+            &format!(
+                "append --base {}:t --new_layer {} --new_tag {tagged}",
+                self.name,
+                file.path().display()
+            ),
+        );
+        tagged
     }
 
     pub(crate) fn empty() -> Upstream {
@@ -92,9 +104,10 @@ pub(crate) fn set_up_engine(workspace: &Workspace, command: &mut Command) {
 }
 
 fn debian() -> PathBuf {
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin");
-    let scripts = pack(&scripts);
-    let key = sha256(&[MMDEBSTRAP.join("\n").as_bytes(), &scripts].concat());
+    let standin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin");
+    let scripts = pack(&standin);
+    let upstream = fs::read(standin.join("upstream.sh")).unwrap();
+    let key = sha256(&[MMDEBSTRAP.join("\n").as_bytes(), &scripts, &upstream].concat());
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e").join(&key[7..19]);
     fs::create_dir_all(dir.parent().unwrap()).unwrap();
     // The second of two tests waits for the first.
@@ -109,6 +122,7 @@ fn debian() -> PathBuf {
         .args(MMDEBSTRAP)
         .arg(&root)
         .env("SOURCE_DATE_EPOCH", "1700000000")
+        .env("STANDIN", &standin)
         .stdin(Stdio::null())
         .output()
         .unwrap();

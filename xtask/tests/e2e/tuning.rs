@@ -1,6 +1,5 @@
 //! What the base sets is in force: the programs that read it say so, on the base's merged root.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -10,46 +9,35 @@ use serde_json::{Value, json};
 use crate::harness::{Workspace, judge, sha256, skopeo_push};
 use crate::root::root;
 use crate::testing::{Registry, program};
+use crate::values::{
+    DATASOURCES, JOURNALD, LIMITS, SSHD, SSHD_PLANTED, SYSCTL_OF_A_NETWORK, SYSCTL_OF_THE_MACHINE,
+    check_chrony, check_sshd, check_sysctl, check_systemd,
+};
 
 /// sshd takes the first value: what cloud-init, an installer or a distro plants must lose.
 #[test]
 fn sshd() {
     for name in ["01-permitrootlogin", "40-redhat", "50-cloud-init", "50-redhat"] {
-        root().write(
-            &format!("/etc/ssh/sshd_config.d/{name}.conf"),
-            "0600",
-            "PermitRootLogin yes\nPasswordAuthentication yes\nX11Forwarding yes\nMaxAuthTries 60\n",
-        );
+        root().write(&format!("/etc/ssh/sshd_config.d/{name}.conf"), "0600", SSHD_PLANTED);
     }
     let (shown, _) = root().ok("ssh-keygen -q -t ed25519 -N '' -f /tmp/host_key
         sshd -t -h /tmp/host_key
         sshd -T -h /tmp/host_key");
-    for expected in [
-        "permitrootlogin no",
-        "passwordauthentication no",
-        "kbdinteractiveauthentication no",
-        "permitemptypasswords no",
-        "maxauthtries 3",
-        "clientaliveinterval 300",
-        "clientalivecountmax 2",
-        "x11forwarding no",
-        "allowtcpforwarding no",
-    ] {
-        assert!(shown.lines().any(|line| line == expected), "{expected} is not in\n{shown}");
+    check_sshd(&shown);
+    // Without ours, every one of the planted lines would have won.
+    let (planted, _) = root().ok("mkdir /tmp/planted; cp -r /etc/ssh/. /tmp/planted
+        rm /tmp/planted/sshd_config.d/00-testboot.conf
+        sed -i 's,/etc/ssh/,/tmp/planted/,' /tmp/planted/sshd_config
+        sshd -T -h /tmp/host_key -f /tmp/planted/sshd_config");
+    for lost in SSHD {
+        assert!(!planted.lines().any(|line| line == *lost), "{lost} does not come from our file");
     }
 }
 
-/// chronyd takes the last value, but adds up the pools.
+/// chronyd reads our file where Debian has it read such files.
 #[test]
 fn chronyd() {
-    let (shown, _) = root().ok("chronyd -p -f /etc/chrony/chrony.conf");
-    let of = |name: &str| -> Vec<&str> {
-        shown.lines().filter(|line| line.split(' ').next() == Some(name)).collect()
-    };
-    assert_eq!(of("pool"), ["pool 2.pool.ntp.org iburst maxsources 4"]);
-    assert_eq!(of("server"), [""; 0]);
-    assert_eq!(of("makestep").last(), Some(&"makestep 1.0 3"));
-    assert!(!of("rtcsync").is_empty());
+    check_chrony(&root().ok("chronyd -p -f /etc/chrony/chrony.conf").0);
 }
 
 /// cloud-init takes the list of the last file; Debian's package may write one of its own.
@@ -59,7 +47,7 @@ fn cloud_init() {
     let (list, _) = root().ok("python3 -c '
 from cloudinit.util import read_conf_with_confd
 print(*read_conf_with_confd(\"/etc/cloud/cloud.cfg\")[\"datasource_list\"])'");
-    assert_eq!(list, "NoCloud ConfigDrive OVF VMware Ec2 GCE None\n");
+    assert_eq!(list.trim_end(), DATASOURCES);
 }
 
 /// Of all sysctl.d files, the last one that sets a key decides: one of a distro's, and an
@@ -71,89 +59,53 @@ fn sysctl() {
     root().write("/etc/sysctl.d/99-planted.conf", "0644", "kernel.panic = 10\n");
     // systemd itself says which files it reads, and in which order.
     let (shown, _) = root().ok("/usr/lib/systemd/systemd-sysctl --cat-config");
-    let settings = shown.lines().filter(|line| !line.starts_with(['#', ';'])).filter_map(|line| {
-        let (key, value) = line.trim_start_matches('-').split_once('=')?;
-        let words: Vec<&str> = value.split_whitespace().collect();
-        Some((key.trim().replace('/', "."), words.join(" ")))
-    });
-    let in_force: BTreeMap<String, String> = settings.collect();
-    for (key, expected) in [
-        ("net.core.somaxconn", "65535"),
-        ("net.core.netdev_max_backlog", "65535"),
-        ("net.ipv4.tcp_max_syn_backlog", "65535"),
-        ("net.ipv4.tcp_tw_reuse", "1"),
-        ("net.ipv4.ip_local_port_range", "1024 65535"),
-        ("net.ipv4.ip_local_reserved_ports", "8000-9999"),
-        ("net.ipv4.tcp_fin_timeout", "15"),
-        ("net.ipv4.tcp_keepalive_time", "300"),
-        ("net.ipv4.tcp_keepalive_intvl", "30"),
-        ("net.ipv4.tcp_keepalive_probes", "5"),
-        ("vm.swappiness", "10"),
-        ("vm.dirty_ratio", "40"),
-        ("vm.dirty_background_ratio", "10"),
-        ("fs.file-max", "2097152"),
-        ("fs.inotify.max_user_watches", "524288"),
-        ("fs.inotify.max_user_instances", "8192"),
-        ("kernel.panic", "10"),
-    ] {
-        assert_eq!(in_force.get(key).map(String::as_str), Some(expected), "{key}\n{shown}");
+    check_sysctl(&shown, &[SYSCTL_OF_A_NETWORK, SYSCTL_OF_THE_MACHINE, &[("kernel.panic", "10")]].concat());
+    for (key, _) in SYSCTL_OF_THE_MACHINE {
         let file = Path::new("/proc/sys").join(key.replace('.', "/"));
         assert!(file.exists(), "the kernel knows no {key}");
     }
 }
 
-/// What systemd reads of one of its configuration files, drop-ins included. Nothing refuses a
-/// misspelt key, but the file that systemd ships names every one there is, in comments.
+/// What each network has of its own is set in a new one, by the program that does so at boot, and
+/// read back from the kernel.
+#[test]
+fn sysctl_in_force() {
+    root().write("/usr/lib/sysctl.d/60-planted-network.conf", "0644", "net.ipv4.tcp_fin_timeout = 60\n");
+    let keys: String =
+        SYSCTL_OF_A_NETWORK.iter().map(|(key, _)| format!(" {}", key.replace('.', "/"))).collect();
+    let (shown, complaints) = root().ok(&format!(
+        "unshare --net sh -euc '
+        show() {{ for key in {keys}; do echo $key=$(cat /proc/sys/$key); done; }}
+        show
+        /usr/lib/systemd/systemd-sysctl --prefix=net
+        show'"
+    ));
+    // The one key that a new network has not got is the machine's.
+    let backlog = |line: &&str| !line.contains("net/core/netdev_max_backlog");
+    assert_eq!(complaints.lines().filter(backlog).collect::<Vec<_>>(), [""; 0]);
+    let values: Vec<&str> = shown.lines().map(|line| line.split_once('=').unwrap().1).collect();
+    let (before, after) = values.split_at(SYSCTL_OF_A_NETWORK.len());
+    for (number, (key, expected)) in SYSCTL_OF_A_NETWORK.iter().enumerate() {
+        let seen: Vec<&str> = after[number].split_whitespace().collect();
+        assert_eq!(seen.join(" "), *expected, "{key}");
+        assert_ne!(before[number], after[number], "{key} is the kernel's own default: nothing is shown");
+    }
+}
+
 fn check_systemd_config(name: &str, expected: &[(&str, &str)]) {
     let (shipped, _) = root().ok(&format!("cat /etc/systemd/{name}"));
-    let known: BTreeSet<&str> = shipped
-        .lines()
-        .filter_map(|line| line.trim_start_matches('#').split_once('=').map(|(key, _)| key))
-        .collect();
     let (shown, _) = root().ok(&format!("systemd-analyze cat-config systemd/{name}"));
-    let in_force: BTreeMap<&str, &str> =
-        shown.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')).collect();
-    for (key, value) in expected {
-        assert_eq!(in_force.get(key), Some(value), "{key}\n{shown}");
-    }
-    for key in in_force.keys() {
-        assert!(known.contains(key), "systemd knows no {key} in {name}: {known:?}");
-    }
+    check_systemd(&shown, &shipped, expected);
 }
 
 #[test]
 fn systemd_limits() {
-    let expected =
-        [("DefaultLimitNOFILE", "65535"), ("DefaultLimitNPROC", "65535"), ("DefaultTasksMax", "65535")];
-    check_systemd_config("system.conf", &expected);
+    check_systemd_config("system.conf", LIMITS);
 }
 
 #[test]
 fn journald() {
-    let expected = [
-        ("Storage", "persistent"),
-        ("Compress", "yes"),
-        ("SystemMaxUse", "500M"),
-        ("SystemMaxFileSize", "50M"),
-        ("MaxRetentionSec", "30day"),
-        ("RateLimitIntervalSec", "30s"),
-        ("RateLimitBurst", "10000"),
-        ("ForwardToSyslog", "no"),
-    ];
-    check_systemd_config("journald.conf", &expected);
-}
-
-#[test]
-fn users_and_folders() {
-    let (created, complaints) = root().ok("systemd-sysusers --dry-run");
-    // Every user is in /etc/passwd already, under its own id.
-    let said = format!("{created}{complaints}");
-    assert!(!said.contains("Creating ") && !said.contains("Would write"), "{said}");
-    let (nginx, _) = root().ok("getent passwd nginx; getent group nginx");
-    assert_eq!(nginx, "nginx:x:110:110:nginx:/var/lib/nginx:/usr/sbin/nologin\nnginx:x:110:\n");
-
-    let (_, complaints) = root().ok("systemd-tmpfiles --create --dry-run");
-    assert!(!complaints.contains("testboot"), "{complaints}");
+    check_systemd_config("journald.conf", JOURNALD);
 }
 
 /// The ruleset is loaded into a network of its own, where it lets in what it should.
@@ -213,49 +165,6 @@ fn units() {
         units.join(" ")
     ));
     assert_eq!(format!("{said}{complaints}"), "");
-}
-
-/// A first boot goes by presets: they undo none of the links, and agree with them.
-#[test]
-fn presets() {
-    let units = "testboot-health.service testboot-trust.service testboot-update.timer nginx.service ssh.service \
-        chrony.service nftables.service sshd-keygen.service systemd-networkd.service";
-    let (enabled, _) = root().ok(&format!(
-        "mkdir -p /tmp/presets/usr/lib /tmp/presets/etc
-        cp -a /usr/lib/systemd /tmp/presets/usr/lib; cp -a /etc/systemd /tmp/presets/etc
-        cd /tmp/presets
-        systemctl --root=/tmp/presets preset-all
-        for unit in {units}; do
-            systemctl --root=/tmp/presets --quiet is-enabled $unit
-            find . -path \"*.wants/$unit\" -o -path \"*.requires/$unit\" | grep -q .
-            echo $unit
-        done"
-    ));
-    assert_eq!(enabled.split_whitespace().collect::<Vec<_>>(), units.split_whitespace().collect::<Vec<_>>());
-}
-
-/// Those that each network has of its own are set in a new one, and read back from the kernel.
-#[test]
-fn sysctl_in_force() {
-    let (shown, _) = root().ok("unshare --net --mount sh -euc '
-        mount -t proc proc /proc 2>/dev/null || true
-        mount -o remount,rw /proc/sys 2>/dev/null || true
-        /usr/lib/systemd/systemd-sysctl --prefix=/net/ipv4 --prefix=/net/core 2>/dev/null || true
-        cd /proc/sys/net
-        for key in core/somaxconn ipv4/tcp_fin_timeout ipv4/tcp_keepalive_time ipv4/tcp_keepalive_intvl \\
-            ipv4/tcp_keepalive_probes ipv4/ip_local_port_range ipv4/ip_local_reserved_ports \\
-            ipv4/tcp_max_syn_backlog ipv4/tcp_tw_reuse; do echo $key $(cat $key); done'");
-    insta::assert_snapshot!(shown, @"
-    core/somaxconn 65535
-    ipv4/tcp_fin_timeout 15
-    ipv4/tcp_keepalive_time 300
-    ipv4/tcp_keepalive_intvl 30
-    ipv4/tcp_keepalive_probes 5
-    ipv4/ip_local_port_range 1024 65535
-    ipv4/ip_local_reserved_ports 8000-9999
-    ipv4/tcp_max_syn_backlog 65535
-    ipv4/tcp_tw_reuse 1
-    ");
 }
 
 #[test]

@@ -23,6 +23,28 @@ fn holes_stay_holes() {
     }
 }
 
+/// A raw that shrinks, also where it has a hole, or is written to while it is read.
+#[test]
+fn a_raw_that_changes_is_no_disk() {
+    let change: [fn(&File); 3] = [
+        |raw| raw.set_len(MIB).unwrap(),
+        |raw| raw.set_len(63 * MIB).unwrap(),
+        |raw| raw.write_all_at(b"x", 50 * MIB).unwrap(),
+    ];
+    for change in change {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("source");
+        Raw::new(64 * MIB, &[(0, Fill::Text, 40 * MIB)]).write(&path);
+        let raw = File::options().read(true).write(true).open(&path).unwrap();
+        // The kernel's clock for files is a coarse one.
+        raw.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let targets = vec![Target { format: DiskFormat::Qcow2, file: tempfile::tempfile().unwrap() }];
+        let once = std::sync::Once::new();
+        let error = convert(&raw, targets, &options(USUAL), || once.call_once(|| change(&raw))).unwrap_err();
+        assert!(matches!(error, DiskError::Changed), "{error}");
+    }
+}
+
 /// A file that fails once so many bytes are written to it.
 struct Full {
     file: File,

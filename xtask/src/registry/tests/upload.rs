@@ -7,6 +7,17 @@ use super::*;
 use crate::testing::{Fault, FaultProxy, Registry, Seen, answer};
 
 #[test]
+fn asking_whether_a_push_is_allowed_leaves_nothing() {
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, |_| Fault::Pass);
+    let target = format!("{}/me/os:t", proxy.address()).parse().unwrap();
+    client().check_push(&target).unwrap();
+    let methods: Vec<String> = proxy.seen().into_iter().map(|seen| seen.method).collect();
+    assert_eq!(methods, ["POST", "DELETE"]);
+    assert_eq!(client().tags(&target).unwrap(), [""; 0]);
+}
+
+#[test]
 fn an_upload_is_not_turned_into_a_question() {
     let registry = Registry::docker();
     let proxy = FaultProxy::before(&registry, |seen| match seen.method.as_str() {

@@ -95,7 +95,7 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
 /// Splits a value into words: blanks separate, quotes of both kinds hold together, a backslash
 /// is kept as it is. `None` if a quote is left open.
 /// Source: systemd, src/basic/extract-word.c, EXTRACT_UNQUOTE | EXTRACT_RETAIN_ESCAPE.
-pub(super) fn words(value: &str) -> Option<Vec<String>> {
+pub(in crate::workspace) fn words(value: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

@@ -9,7 +9,7 @@ pub(crate) use install::{Install, InstallError};
 pub(crate) use name::{UnitKind, UnitName, UnitNameError};
 
 use super::files::SourceFile;
-use file::words;
+pub(super) use file::words;
 
 /// A unit of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
