@@ -78,10 +78,11 @@ pub(crate) fn stream<T>(
 
 /// Runs a program that would leave much behind if an interrupt ended it, and whose end can be
 /// brought about: from an interrupt on, `end` is called again and again, until the program has
-/// ended.
+/// ended. `on_line` sees each line of its standard error.
 pub(crate) fn stream_until(
     cmd: Cmd<'_>,
     consume: impl FnOnce(&mut dyn Read) -> io::Result<()>,
+    on_line: impl FnMut(&str) + Send,
     end: impl Fn() + Send,
 ) -> Result<(), ExecError> {
     let (running, ended) = mpsc::channel::<()>();
@@ -93,7 +94,7 @@ pub(crate) fn stream_until(
                 }
             }
         });
-        let result = stream_in(Manner::Patient, cmd, consume, |_| ());
+        let result = stream_in(Manner::Patient, cmd, consume, on_line);
         drop(running);
         result
     })

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::builder::Builder;
+use crate::builder::{BUILDER_IMAGE, Builder};
 use crate::deliver::BaseLayers;
 use crate::disk::{DiskFormat, DiskName, DiskSize, Qcow2Compression, UnknownFormat};
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
@@ -236,6 +236,8 @@ pub(crate) struct Dist {
     /// Make none of the disks that Cargo.toml names
     #[arg(long)]
     pub(crate) no_disks: bool,
+    #[command(flatten)]
+    pub(crate) builder: DiskBuilder,
     /// Let the owner of this public key log in on the disks: the users of configs/builder/config.toml,
     /// or a user 'devops' who may become root
     #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
@@ -310,12 +312,11 @@ pub(crate) struct Disk {
     /// whose name ends in .raw or .img [default: the image that 'dist' makes]
     #[arg(long, value_name = "IMAGE|FILE.raw")]
     pub(crate) from: Option<DiskSource>,
-    /// How large the disk is that is made of an image [default: the size in Cargo.toml, or 10 GiB]
+    /// How large the disk is, at least, that is made of an image [default: the size in Cargo.toml, or 10 GiB]
     #[arg(long, value_name = "N GiB")]
     pub(crate) size: Option<DiskSize>,
-    /// Who makes it [default: what the image says]
-    #[arg(long, value_enum)]
-    pub(crate) builder: Option<Builder>,
+    #[command(flatten)]
+    pub(crate) builder: DiskBuilder,
     /// Let the owner of this public key log in: the users of configs/builder/config.toml, or a user
     /// 'devops' who may become root
     #[arg(long, value_name = "FILE.pub")]
@@ -331,6 +332,16 @@ pub(crate) struct Disk {
     /// How qcow2 is compressed; QEMU before 5.1 (2020) reads zlib alone
     #[arg(long, value_enum, default_value_t = Qcow2Compression::Zstd)]
     pub(crate) qcow2_compression: Qcow2Compression,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiskBuilder {
+    /// Who makes disks of the image [default: what the image says, or else image-builder]
+    #[arg(long, value_enum)]
+    pub(crate) builder: Option<Builder>,
+    /// What 'image-builder' runs: bootc-image-builder's image, or that of image-builder
+    #[arg(long, value_name = "REF", default_value = BUILDER_IMAGE, value_parser = registry_reference)]
+    pub(crate) builder_image: Reference,
 }
 
 /// What a disk is made from.
@@ -371,6 +382,8 @@ pub(crate) struct Pack {
     /// Compress raw, ami and vhd with gzip, for readers that know no zstd
     #[arg(long)]
     pub(crate) gzip: bool,
+    #[command(flatten)]
+    pub(crate) builder: DiskBuilder,
     #[command(flatten)]
     pub(crate) compose: Compose,
 }
@@ -444,6 +457,7 @@ pub(crate) enum Vm {
 pub(crate) struct VmMachine {
     /// A file that ends in .qcow2, .raw, .img, .vmdk, .vhd or .ova; it stays as it is
     /// [default: the qcow2 that 'dist' makes, made when it is not there]
+    #[arg(conflicts_with_all = ["builder", "builder_image"])]
     pub(crate) disk: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Firmware::Uefi)]
     pub(crate) firmware: Firmware,
@@ -453,6 +467,8 @@ pub(crate) struct VmMachine {
     /// Its memory, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..), value_name = "MIB")]
     pub(crate) memory: u32,
+    #[command(flatten)]
+    pub(crate) builder: DiskBuilder,
     #[command(flatten)]
     pub(crate) compose: Compose,
 }
@@ -563,6 +579,8 @@ mod tests {
               --push                       Push the image to its repository as well, under <distro>-<version>
               --full                       Fetch the base's layers too, so that the layout is whole
               --no-disks                   Make none of the disks that Cargo.toml names
+              --builder <BUILDER>          Who makes disks of the image [default: what the image says, or else image-builder] [possible values: ostree, image-builder, bootc]
+              --builder-image <REF>        What 'image-builder' runs: bootc-image-builder's image, or that of image-builder [default: quay.io/centos-bootc/bootc-image-builder:latest]
               --ssh-key <FILE.pub>         Let the owner of this public key log in on the disks: the users of configs/builder/config.toml, or a user 'devops' who may become root
               --no-pack                    Push the image alone, and none of its disks
               --dry-run                    Show what would be stored and sent, and what a host would download

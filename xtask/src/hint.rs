@@ -40,7 +40,16 @@ impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
 
 /// `error` with a hint.
 pub(crate) fn hinted(error: impl Into<anyhow::Error>, hint: impl Into<String>) -> anyhow::Error {
-    Hinted { error: error.into().into(), hint: hint.into() }.into()
+    let error = error.into().reallocate_into_boxed_dyn_error_without_backtrace();
+    Hinted { error, hint: hint.into() }.into()
+}
+
+/// Whether an error, or one of its causes, is a `T`; hints do not hide it.
+pub(crate) fn is<T: Error + 'static>(error: &anyhow::Error) -> bool {
+    causes(error.as_ref()).any(|cause| match cause.downcast_ref::<Hinted>() {
+        Some(hinted) => hinted.error.is::<T>(),
+        None => cause.is::<T>(),
+    })
 }
 
 /// The hints in an error's chain, outermost first, and what helps against a cause that any file can

@@ -20,6 +20,19 @@ pub(crate) struct Need {
     pub(crate) from: Source,
 }
 
+/// Something else that is missing, which only the user can mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub(crate) what: String,
+    /// A command or an edit.
+    pub(crate) remedy: String,
+}
+
+/// A command cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub(crate) struct Unready(Vec<String>);
+
 /// Who installs a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -70,21 +83,29 @@ pub(crate) fn find(need: &Need, root: &Path) -> Option<PathBuf> {
     dirs.into_iter().map(|dir| dir.join(need.program)).find(|candidate| candidate.is_file())
 }
 
-/// Makes sure that all of `needs` are there: installs what is missing, or says what to do.
-pub(crate) fn ensure(needs: &[Need], root: &Path, consent: Consent, progress: &Progress) -> Result<()> {
-    let packager = Packager::here();
+/// Makes sure that all of `needs` are there: installs what is missing, or says what to do. Where
+/// there are `lacks`, nothing is installed: all that is missing is told.
+pub(crate) fn ensure(
+    needs: &[Need],
+    lacks: &[Lack],
+    root: &Path,
+    (consent, progress): (Consent, &Progress),
+) -> Result<()> {
     let missing: Vec<Need> = needs.iter().copied().filter(|need| find(need, root).is_none()).collect();
-    if missing.is_empty() {
+    if missing.is_empty() && lacks.is_empty() {
         return Ok(());
     }
     let is_toolchain = |need: &Need| matches!(need.from, Source::Toolchain { .. });
-    let is_by_hand = packager == Packager::Other && !debian_packages(&missing).is_empty();
-    if consent == Consent::Ask || is_by_hand || missing.iter().any(is_toolchain) {
-        let lines: Vec<String> =
-            missing.iter().map(|need| format!("{} is missing: it {}", need.program, need.purpose)).collect();
-        return Err(anyhow!("{}", lines.join("\n"))).hint(install_hint(&missing));
+    let is_by_hand = Packager::here() == Packager::Other && !debian_packages(&missing).is_empty();
+    let is_ours = !is_by_hand && !missing.iter().any(is_toolchain);
+    if consent == Consent::Install && is_ours && lacks.is_empty() {
+        return install(&missing, root, progress);
     }
-    install(&missing, root, progress)
+    let programs = missing.iter().map(|need| format!("{} is missing: it {}", need.program, need.purpose));
+    let lines = programs.chain(lacks.iter().map(|lack| lack.what.clone())).collect();
+    let install = (!missing.is_empty()).then(|| install_hint(&missing));
+    let remedies = install.into_iter().chain(lacks.iter().map(|lack| lack.remedy.clone()));
+    Err(hinted(Unready(lines), remedies.collect::<Vec<_>>().join("; ")))
 }
 
 fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
@@ -219,7 +240,7 @@ mod tests {
         ];
         let progress = Progress::new(Verbosity::Quiet);
         let told = |needs: &[Need]| {
-            let error = ensure(needs, Path::new("/nowhere"), Consent::Ask, &progress).unwrap_err();
+            let error = ensure(needs, &[], Path::new("/nowhere"), (Consent::Ask, &progress)).unwrap_err();
             let hint = crate::hint::hints(&error).collect::<String>();
             format!("{error}\nhint: {hint}")
         };
@@ -230,6 +251,18 @@ mod tests {
         no-such-c is missing: it is for this test
         hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package python3-venv'; run it again with '--yes', which installs no-such-b, no-such-p
         ");
+        let lack = |what: &str, remedy: &str| Lack { what: what.to_owned(), remedy: remedy.to_owned() };
+        let lacks = [lack("only root does this", "be root"), lack("9 GB are missing", "free them")];
+        let error =
+            ensure(&needs[..2], &lacks, Path::new("/nowhere"), (Consent::Install, &progress)).unwrap_err();
+        let hint = crate::hint::hints(&error).collect::<String>();
+        insta::assert_snapshot!(format!("{error}\nhint: {hint}"), @"
+        no-such-a is missing: it is for this test
+        only root does this
+        9 GB are missing
+        hint: run 'sudo apt-get install a-package'; as root, '--yes' does it; be root; free them
+        ");
+        assert!(crate::hint::is::<Unready>(&error.context("more")));
         insta::assert_snapshot!(install_hint_for(&needs[1..2], Packager::Apt), @"run 'sudo apt-get install a-package'; as root, '--yes' does it");
         insta::assert_snapshot!(install_hint_for(&needs[1..4], Packager::Other), @"install what Debian has in a-package, python3-venv with this system's package manager; run it again with '--yes', which installs no-such-b, no-such-p");
         insta::assert_snapshot!(told(&needs[..4]), @"

@@ -97,6 +97,16 @@ impl Step {
         self.bar.set_message(text.into());
     }
 
+    /// Shows a line of a program that talks for long: what it is at on a terminal, and all lines
+    /// elsewhere, so that a log has them.
+    pub(crate) fn said(&self, line: &str) {
+        if self.progress.bars.is_hidden() {
+            self.progress.line(line);
+        } else {
+            self.at(line);
+        }
+    }
+
     /// Ends it, with a line that stays.
     pub(crate) fn done(self, text: impl AsRef<str>) {
         self.progress.clone().line(text);

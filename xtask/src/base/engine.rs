@@ -111,7 +111,7 @@ impl Engine {
             Ok(())
         };
         let result =
-            exec::stream_until(self.build_command(&sh, build), consume, || build.scratch.end_steps());
+            exec::stream_until(self.build_command(&sh, build), consume, |_| (), || build.scratch.end_steps());
         result.map_err(|error| self.explain(error, &said, &build.seen))
     }
 

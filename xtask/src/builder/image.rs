@@ -1,24 +1,29 @@
-//! An image whose layers are all at hand, for this machine's platform.
+//! An image that a disk is made of, for this machine's platform. Its layers stay where they are until
+//! they are fetched.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
 
 use crate::hint::{self, WithHint};
-use crate::oci::base::label;
+use crate::oci::base::{BOOTC_LABELS, label};
 use crate::oci::{DOCKER_LAYER_GZIP, Digest, Document, ImageName, Manifest, MediaType, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::store::Store;
+use crate::store::{Completeness, Store};
 
 /// The version that a system says it has. Source: OCI image specification, annotations.md.
 const VERSION: &str = "org.opencontainers.image.version";
 
 pub(crate) struct LocalImage {
-    store: Store,
+    pub(super) name: ImageName,
+    home: Home,
+    /// The layout that has the layers of an image in a registry, once they are fetched.
+    fetched: OnceLock<Store>,
     pub(crate) manifest: Manifest,
     config: Map<String, Value>,
     /// What a host tells systems by; the manifest has annotations besides, which change nothing.
@@ -27,14 +32,8 @@ pub(crate) struct LocalImage {
 }
 
 impl LocalImage {
-    /// Reads the image that `name` names. From a registry its layers are fetched into the layout
-    /// that `fetched` makes.
-    pub(crate) fn open(
-        name: &ImageName,
-        fetched: impl FnOnce() -> Result<Store>,
-        registry: &Client,
-        progress: &Progress,
-    ) -> Result<LocalImage> {
+    /// Reads what `name` names, without its layers.
+    pub(crate) fn open(name: &ImageName, registry: &Client) -> Result<LocalImage> {
         let reading = || format!("reading {name}");
         let source = Source::open(name, registry).with_context(reading)?;
         let platform = Platform::host();
@@ -49,27 +48,75 @@ impl LocalImage {
                 .hint(format!("its programs make the disk, so only a machine of its own kind can; this one is {platform}"))
                 .with_context(reading);
         }
-        let store = match source.home {
-            Home::Layout(store) => store,
+        Ok(LocalImage {
+            name: name.clone(),
+            home: source.home,
+            fetched: OnceLock::new(),
+            config_digest: manifest.config.digest,
+            manifest,
+            config,
+            platform,
+        })
+    }
+
+    /// Fetches the layers of an image in a registry into the layout that `fetched` makes, once.
+    pub(crate) fn fetch(
+        &self,
+        fetched: impl FnOnce() -> Result<Store>,
+        registry: &Client,
+        progress: &Progress,
+    ) -> Result<()> {
+        let Home::Registry(reference) = &self.home else { return Ok(()) };
+        if self.fetched.get().is_some() {
+            return Ok(());
+        }
+        let store = fetched()?;
+        for layer in &self.manifest.layers {
+            let step = progress.bytes(format!("fetching {}", layer.digest.short()), layer.size);
+            store
+                .put_with(layer, |out| registry.fetch(reference, layer, out, &step))
+                .with_context(|| format!("fetching the layers of {reference}"))?;
+        }
+        store.put(&self.manifest.config, &registry.config(reference, &self.manifest.config)?)?;
+        let document = Document::Manifest(self.manifest.clone());
+        store.put(&document.descriptor(), document.blob())?;
+        // The one that was fetched last is kept, for the next disk of it.
+        store.tag("fetched", &document, &Completeness::Whole)?;
+        store.keep_only("fetched")?;
+        store.collect_garbage()?;
+        self.fetched.set(store).map_err(|_| anyhow!("the layers of {reference} were fetched twice"))
+    }
+
+    /// The layout that has its layers.
+    fn store(&self) -> Result<&Store> {
+        match &self.home {
+            Home::Layout(store) => Ok(store),
             Home::Registry(reference) => {
-                let store = fetched()?;
-                for layer in &manifest.layers {
-                    let step = progress.bytes(format!("fetching {}", layer.digest.short()), layer.size);
-                    store
-                        .put_with(layer, |out| registry.fetch(&reference, layer, out, &step))
-                        .with_context(|| format!("fetching the layers of {reference}"))?;
-                }
-                store.put(&manifest.config, &config_blob)?;
-                let document = Document::Manifest(manifest.clone());
-                store.put(&document.descriptor(), document.blob())?;
-                // The one that was fetched last is kept, for the next disk of it.
-                store.tag("fetched", &document, &crate::store::Completeness::Whole)?;
-                store.keep_only("fetched")?;
-                store.collect_garbage()?;
-                store
+                self.fetched.get().ok_or_else(|| anyhow!("the layers of {reference} are not fetched"))
             }
-        };
-        Ok(LocalImage { store, config_digest: manifest.config.digest, manifest, config, platform })
+        }
+    }
+
+    /// The image that has the layers which its layout lacks, where one says so; nothing where all
+    /// of them are there, or in the image's registry.
+    pub(super) fn layers_elsewhere(&self) -> Result<Option<String>> {
+        let Home::Layout(store) = &self.home else { return Ok(None) };
+        for layer in &self.manifest.layers {
+            if !store.has(layer)? {
+                return Ok(Some(store.layers_in()?.unwrap_or_else(|| "another place".to_owned())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What its layers take as they are transferred, in bytes.
+    pub(super) fn packed_size(&self) -> u64 {
+        self.manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
+    }
+
+    /// Whether a host that runs bootc boots it.
+    pub(super) fn is_bootc(&self) -> bool {
+        BOOTC_LABELS.iter().any(|name| self.label(name).is_some())
     }
 
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
@@ -100,15 +147,16 @@ impl LocalImage {
     pub(crate) fn blob(&self, digest: Digest) -> Result<Option<File>> {
         let Manifest { config, layers, .. } = &self.manifest;
         let found = layers.iter().chain([config]).find(|blob| blob.digest == digest);
-        found.map(|blob| self.store.open_blob(blob)).transpose()
+        found.map(|blob| self.store()?.open_blob(blob)).transpose()
     }
 
     /// Sees to it that all layers are there and undamaged.
     pub(crate) fn check(&self) -> Result<()> {
+        let store = self.store()?;
         for layer in &self.manifest.layers {
             // Says where it is, if it is not there.
-            self.store.open_blob(layer)?;
-            if !self.store.holds(layer)? {
+            store.open_blob(layer)?;
+            if !store.holds(layer)? {
                 return Err(anyhow!("the layer {} is damaged", layer.digest))
                     .hint("remove the layout, and make the image again");
             }
@@ -119,7 +167,7 @@ impl LocalImage {
     /// The tar of a layer.
     pub(super) fn layer(&self, number: usize) -> io::Result<Box<dyn Read + Send>> {
         let layer = self.manifest.layers.get(number).ok_or(io::ErrorKind::NotFound)?;
-        let file = self.store.open_blob(layer).map_err(hint::into_io)?;
+        let file = self.store().and_then(|store| store.open_blob(layer)).map_err(hint::into_io)?;
         match &layer.media_type {
             MediaType::ImageLayer => Ok(Box::new(file)),
             MediaType::ImageLayerZstd => Ok(Box::new(zstd::Decoder::new(file)?)),

@@ -11,13 +11,13 @@ use xshell::Shell;
 
 use super::cpio::Archive;
 use super::layout::{Firmware, Layout, firmware};
-use super::ostree::{NO_TIME, check_namespaces, check_programs, in_namespaces, is_tool};
-use super::{Job, LocalImage, Order};
+use super::ostree::{NO_TIME, SCRIPT, check_namespaces, check_programs, in_namespaces, is_tool};
+use super::{LocalImage, Order};
 use crate::disk::{Bios, Medium, VolumeName};
 use crate::exec;
 use crate::hint::{self, WithHint};
-use crate::oci::Timestamp;
 use crate::oci::flatten::{self, Plan};
+use crate::oci::{Digest, Timestamp};
 use crate::progress::Progress;
 
 /// Changes when the code below makes another medium of the same inputs.
@@ -45,7 +45,7 @@ pub(super) fn installer(root: &Path) -> Result<String> {
     fs::read_to_string(root.join(INSTALLER)).with_context(|| format!("reading {INSTALLER}"))
 }
 
-pub(super) fn make(order: &Order<'_>, job: &Job, progress: &Progress) -> Result<Medium> {
+pub(super) fn make(order: &Order<'_>, inputs: Digest, progress: &Progress) -> Result<Medium> {
     let image = order.image;
     let firmware = firmware(image.platform.arch)
         .ok_or_else(|| anyhow!("no installer for {} is made here", image.platform))
@@ -61,8 +61,8 @@ pub(super) fn make(order: &Order<'_>, job: &Job, progress: &Progress) -> Result<
     let kernel = boot_file(&plan, image, KERNEL)?;
     let initramfs = boot_file(&plan, image, INITRAMFS)?;
 
-    let volume = VolumeName::new(&order.name.to_string(), job.inputs);
-    let mut made = run(order, job, &Script { firmware: &firmware, volume: &volume, tools: &tools })?;
+    let volume = VolumeName::new(&order.name.to_string(), inputs);
+    let mut made = run(order, inputs, &Script { firmware: &firmware, volume: &volume, tools: &tools })?;
     let mut take = |name: &str| {
         made.remove(name).map(|file| file.content).ok_or_else(|| anyhow!("the script made no {name}"))
     };
@@ -80,7 +80,7 @@ pub(super) fn make(order: &Order<'_>, job: &Job, progress: &Progress) -> Result<
     archive.add("install/init", 0o755, installer(order.root)?.into_bytes());
     archive.add("install/config", 0o644, config(order, &volume).into_bytes());
     let files = [
-        ("boot/grub/grub.cfg", menu(order, job).into_bytes()),
+        ("boot/grub/grub.cfg", menu(order).into_bytes()),
         ("boot/vmlinuz", kernel),
         ("boot/initrd.img", initramfs),
         ("boot/install.img", archive.to_bytes()),
@@ -103,8 +103,8 @@ fn config(order: &Order<'_>, volume: &VolumeName) -> String {
 
 /// GRUB's configuration; `arguments` is for people, who set it on GRUB's command line. A CD has a driver in the kernel, and what else the firmware boots from may have none: then
 /// GRUB reads the disk into memory, as the archive that it makes of files after `newc:`.
-fn menu(order: &Order<'_>, job: &Job) -> String {
-    let (name, arguments) = (order.name, &job.kernel_arguments);
+fn menu(order: &Order<'_>) -> String {
+    let (name, arguments) = (order.name, &order.config.kernel);
     format!(
         r#"set timeout=5
 set arguments=
@@ -158,7 +158,7 @@ struct Script<'a> {
 }
 
 /// Runs the image's programs, and gives the files that they make.
-fn run(order: &Order<'_>, job: &Job, script: &Script<'_>) -> Result<BTreeMap<String, Made>> {
+fn run(order: &Order<'_>, inputs: Digest, script: &Script<'_>) -> Result<BTreeMap<String, Made>> {
     let Script { firmware, volume, tools } = script;
     let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
     let mount_point = order.kept.join(".root");
@@ -169,7 +169,7 @@ fn run(order: &Order<'_>, job: &Job, script: &Script<'_>) -> Result<BTreeMap<Str
         ("TOOLS_BYTES", tools.tar_size()?.to_string()),
         ("VOLUME", volume.as_str().to_owned()),
         ("ESP_SECTORS", ESP_SECTORS.to_string()),
-        ("ESP_SERIAL", Layout::new(order.size, job.inputs).esp_serial()),
+        ("ESP_SERIAL", Layout::new(order.size, inputs).esp_serial()),
         ("EFI_TARGET", firmware.efi_target.to_owned()),
         ("EFI_NAME", firmware.efi_name.to_owned()),
         ("EFI_MODULES", firmware.efi_modules.to_owned()),
@@ -178,7 +178,7 @@ fn run(order: &Order<'_>, job: &Job, script: &Script<'_>) -> Result<BTreeMap<Str
         ("PROGRAMS", PROGRAMS.join(" ")),
     ];
     let sh = Shell::new()?;
-    let command = in_namespaces(&sh, &job.script, "medium", &mount_point)?;
+    let command = in_namespaces(&sh, &order.root.join(SCRIPT), "medium", &mount_point)?;
     let command = values.into_iter().fold(command, |command, (name, value)| command.env(name, value));
     let produce = |out: &mut dyn io::Write| -> io::Result<()> {
         tools.write(|number| order.image.layer(number), out).map_err(|error| hint::into_io(error.into()))

@@ -11,11 +11,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
-use super::config::{ADMINISTRATORS, Config, Installer, Iso, Storage};
+use super::config::{ADMINISTRATORS, Config};
 use super::layout::{self, Firmware, Layout, firmware};
-use super::{Job, Order, accounts, grub};
+use super::{Builder, Order, accounts, grub, limits};
 use crate::exec;
 use crate::hint::{self, WithHint, hinted};
+use crate::oci::Digest;
 use crate::oci::flatten::{self, Plan};
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
@@ -78,58 +79,24 @@ pub(super) fn needs() -> Vec<Need> {
 
 /// Says what of a config this builder cannot do, all of it.
 pub(super) fn check_config(config: &Config) -> Result<()> {
-    let mut cannot = Vec::new();
-    if config.installer != Installer::default() {
-        cannot.push("[customizations.installer]: what it makes is no installer".to_owned());
-    }
-    if config.iso != Iso::default() {
-        cannot.push("[customizations.iso]: what it makes is no ISO".to_owned());
-    }
-    match &config.storage {
-        Storage::Unsaid => (),
-        Storage::FileSystems(file_systems) => {
-            let others = file_systems.iter().filter(|file_system| file_system.mountpoint != "/");
-            cannot.extend(others.map(|other| {
-                format!("a file system for {}: it makes one, for /, which a host grows", other.mountpoint)
-            }));
-        }
-        Storage::Partitions(partitions) => {
-            if !partitions.partitions.is_empty() || partitions.table.as_deref() == Some("dos") {
-                cannot.push(
-                    "[customizations.disk] but for its minsize: it makes one file system, in a GPT of its own"
-                        .to_owned(),
-                );
-            }
-        }
-    }
+    let mut cannot = limits::installer(config);
+    cannot.extend(limits::one_file_system(config));
     if least_size(config) > LARGEST {
         cannot.push(format!("a disk of more than {} GiB", LARGEST >> 30));
     }
-    if cannot.is_empty() {
-        return Ok(());
-    }
-    Err(anyhow!("the builder 'ostree' cannot do what configs/builder asks for:\n  {}", cannot.join("\n  ")))
-        .hint("remove it from configs/builder/config.toml, or name another builder with '--builder', where there is one")
+    limits::refuse(Builder::Ostree, &cannot)
 }
 
 /// How large a disk is, in bytes, on which everything is as large as `config` wants it.
 pub(super) fn least_size(config: &Config) -> u64 {
-    match &config.storage {
-        Storage::Unsaid => 0,
-        Storage::FileSystems(file_systems) => {
-            let root = file_systems.iter().filter(|file_system| file_system.mountpoint == "/");
-            root.map(|root| layout::size_with_root(root.least)).max().unwrap_or(0)
-        }
-        Storage::Partitions(partitions) => partitions.least.unwrap_or(0).next_multiple_of(layout::MIB),
-    }
+    limits::size_with_one_file_system(config, layout::size_with_root)
 }
 
 /// Installs the image on the empty file `disk`, which is at `path`.
 pub(super) fn install(
     order: &Order<'_>,
-    job: &Job,
-    path: &Path,
-    disk: &File,
+    inputs: Digest,
+    (path, disk): (&Path, &File),
     progress: &Progress,
 ) -> Result<()> {
     let image = order.image;
@@ -154,7 +121,7 @@ pub(super) fn install(
     disk.set_len(order.size).context("setting the disk's size")?;
     let sizes =
         Sizes { memory, tools: tools.tar_size()?, image: plan.tar_size()?, layers: image.names(&sizes) };
-    let script = Script { order, job, firmware: &firmware, sizes, path, accounts };
+    let script = Script { order, inputs, firmware: &firmware, sizes, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -217,7 +184,7 @@ impl<R: io::Read> Counted<R> {
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
-    job: &'a Job,
+    inputs: Digest,
     firmware: &'a Firmware,
     sizes: Sizes,
     path: &'a Path,
@@ -226,11 +193,12 @@ struct Script<'a> {
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, job, firmware, sizes, path, accounts } = self;
-        let layout = Layout::new(order.size, job.inputs);
+        let Script { order, inputs, firmware, sizes, path, accounts } = self;
+        let layout = Layout::new(order.size, *inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
+        let script = order.root.join(SCRIPT);
         let command =
-            in_namespaces(sh, &job.script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
+            in_namespaces(sh, &script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
             ("MEMORY", sizes.memory.to_string()),
@@ -241,7 +209,7 @@ impl Script<'_> {
             ("STATEROOT", STATEROOT.to_owned()),
             ("BRANCH", BRANCH.to_owned()),
             ("VERSION", order.image.version().to_owned()),
-            ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", job.kernel_arguments)),
+            ("KERNEL_ARGUMENTS", format!("{KERNEL_ARGUMENTS} {}", order.config.kernel)),
             ("ACCOUNTS", accounts.clone()),
             ("ADMINISTRATORS", ADMINISTRATORS.to_owned()),
             ("PARTITIONS", layout.partitions(firmware)),

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::{Session, disks, dist};
-use crate::builder::Configs;
+use crate::builder::{Builder, Configs, LocalImage};
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
-use crate::flags::{Compose, Disk, DiskSource};
+use crate::flags::{Compose, Disk, DiskBuilder, DiskSource};
 use crate::hint::{WithHint, hinted};
 use crate::oci::ImageName;
 use crate::progress::human_bytes;
@@ -102,15 +102,19 @@ pub(super) fn options(
 }
 
 /// The disk for QEMU that `dist` makes of an image by default.
-pub(super) fn default(flags: &Compose, session: &Session) -> Result<PathBuf> {
+pub(super) fn default(flags: &Compose, builder: &DiskBuilder, session: &Session) -> Result<PathBuf> {
     let image_name = dist::image(flags, session)?;
-    let image = disks::image(&image_name, session, &session.registry()?)?;
+    let registry = session.registry()?;
+    let image = LocalImage::open(&image_name, &registry)?;
     let format = DiskFormat::Qcow2;
     let options = options(disks::name(&image_name)?, &[format], Qcow2Compression::Zstd, session)?;
     let folder = folder(session);
     let request = disks::Request {
+        name: &image_name,
         image: &image,
-        builder: disks::builder(&image, None, &image_name)?,
+        registry: &registry,
+        builder: Builder::choose(&image, builder.builder, &image_name)?,
+        builder_image: &builder.builder_image,
         size: disks::Size::Usual(session.workspace()?.settings.disk_size),
         ssh_key: None,
         formats: &[format],
@@ -129,11 +133,15 @@ fn of_image(
     flags: &Disk,
     session: &Session,
 ) -> Result<Report> {
-    let image = disks::image(image_name, session, &session.registry()?)?;
+    let registry = session.registry()?;
+    let image = LocalImage::open(image_name, &registry)?;
     let name = flags.name.clone().map_or_else(|| disks::name(image_name), Ok)?;
     let request = disks::Request {
+        name: image_name,
         image: &image,
-        builder: disks::builder(&image, flags.builder, image_name)?,
+        registry: &registry,
+        builder: Builder::choose(&image, flags.builder.builder, image_name)?,
+        builder_image: &flags.builder.builder_image,
         size: match flags.size {
             Some(size) => disks::Size::Asked(size),
             None => disks::Size::Usual(session.workspace()?.settings.disk_size),

@@ -13,17 +13,20 @@ use super::disk::{self, OutputReport};
 use crate::builder::{self, Builder, Config, Configs, LocalImage, Order};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
 use crate::hint::WithHint;
-use crate::oci::{Digest, ImageName};
+use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
-use crate::store::{self, Store};
+use crate::store;
 
 /// Changes when the same raw becomes other bytes in any format.
 const PROCESS: &str = "1";
 
 /// Disks of one image.
 pub(super) struct Request<'a> {
+    pub(super) name: &'a ImageName,
     pub(super) image: &'a LocalImage,
+    pub(super) registry: &'a Client,
     pub(super) builder: Builder,
+    pub(super) builder_image: &'a Reference,
     pub(super) size: Size,
     /// A file with public keys, which may log in.
     pub(super) ssh_key: Option<&'a Path>,
@@ -64,22 +67,12 @@ struct Record {
     sha256: String,
 }
 
-/// Finds the image that `name` names; its layers are all there afterwards.
-pub(super) fn image(name: &ImageName, session: &Session, registry: &Client) -> Result<LocalImage> {
-    let fetched = || Store::create(&session.cache("fetched"));
-    LocalImage::open(name, fetched, registry, &session.progress)
-}
-
-/// Who makes disks of `image`: the one that was asked for, or the one that the image asks for.
-pub(super) fn builder(image: &LocalImage, asked: Option<Builder>, name: &ImageName) -> Result<Builder> {
-    asked.or_else(|| Builder::of(image)).ok_or_else(|| no_builder(name)).hint(
-        "an image of debian-13 installs itself; others are installed by 'bootc install to-disk', \
-         and '--from FILE.raw' takes what comes of it",
-    )
-}
-
-fn no_builder(name: &ImageName) -> anyhow::Error {
-    anyhow!("{name} does not say that it can install itself: it has no label {}", builder::LABEL)
+/// What the raws of a request have in common.
+struct Raws<'a> {
+    request: &'a Request<'a>,
+    session: &'a Session,
+    fetched: PathBuf,
+    upgrades_from: Reference,
 }
 
 /// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
@@ -87,7 +80,10 @@ fn no_builder(name: &ImageName) -> anyhow::Error {
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
     let Request { formats, options, folder, .. } = request;
     let configs = Configs::read(&session.root, request.ssh_key)?;
-    let variants = request.variants(&configs, session)?;
+    let fetched = session.cache("fetched");
+    let upgrades_from = upgrades_from(request.name, session)?;
+    let raws = Raws { request, session, fetched, upgrades_from };
+    let variants = raws.variants(&configs)?;
     let template = match formats.contains(&DiskFormat::Ova) {
         true => fs::read(session.root.join(disk::TEMPLATE))
             .with_context(|| format!("reading {}", disk::TEMPLATE))?,
@@ -98,7 +94,7 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
 
     let mut reports = Vec::new();
     for variant in &variants {
-        let order = request.order(&variant.config, variant.size, session);
+        let order = |formats| raws.order(&variant.config, variant.size, formats);
         let asked = variant.formats.iter().copied().filter(|format| formats.contains(format));
         let mut missing = Vec::new();
         let mut keys = BTreeMap::new();
@@ -106,7 +102,7 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             let own = match format {
                 DiskFormat::Qcow2 => options.qcow2_compression.name().to_owned(),
                 DiskFormat::Ova => Digest::of(&template).to_string(),
-                DiskFormat::Iso => builder::medium_inputs(&order)?.to_string(),
+                DiskFormat::Iso => builder::medium_inputs(&order(formats))?.to_string(),
                 DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vmdk | DiskFormat::Vhd | DiskFormat::Gce => {
                     String::new()
                 }
@@ -121,7 +117,9 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         if missing.is_empty() {
             continue;
         }
-        let raw = builder::ensure(&order, &session.progress, |needs| session.ensure(needs))?;
+        let order = order(&missing);
+        let raw =
+            builder::ensure(&order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
         raw.keep_only(&kept)?;
         let mut options = (*options).clone();
         if missing.contains(&DiskFormat::Iso) {
@@ -143,15 +141,27 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     Ok(reports)
 }
 
+/// Where a host that runs the image looks for its next version: the image's registry, or the
+/// project's for an image that is in none yet.
+fn upgrades_from(name: &ImageName, session: &Session) -> Result<Reference> {
+    match name {
+        ImageName::Registry(reference) => Ok(reference.clone()),
+        ImageName::Layout { tag, .. } => {
+            Ok(session.workspace()?.settings.image.tagged(tag.as_deref().unwrap_or("latest")))
+        }
+    }
+}
+
 /// What a disk is made of: its raw, and `own` of its format, on which no other format depends.
 fn key(raw: Digest, (format, own): (DiskFormat, &str), options: &Options) -> Digest {
     let inputs = [PROCESS, &raw.to_string(), format.name(), &options.name.to_string(), own];
     Digest::of(inputs.join("\n").as_bytes())
 }
 
-impl Request<'_> {
+impl Raws<'_> {
     /// All formats, in groups that are made with the same.
-    fn variants(&self, configs: &Configs, session: &Session) -> Result<Vec<Variant>> {
+    fn variants(&self, configs: &Configs) -> Result<Vec<Variant>> {
+        let request = self.request;
         let mut variants: Vec<Variant> = Vec::new();
         for format in DiskFormat::ALL {
             let config = configs.of(format);
@@ -159,25 +169,34 @@ impl Request<'_> {
                 same.formats.push(format);
                 continue;
             }
-            let size = self.size.of(self.builder.least_size(&config))?;
-            let inputs = builder::inputs(&self.order(&config, size, session))?;
+            let size = request.size.of(request.builder.least_size(&config))?;
+            let inputs = builder::inputs(&self.order(&config, size, request.formats))?;
             variants.push(Variant { formats: vec![format], config, size, inputs });
         }
         Ok(variants)
     }
 
-    fn order<'o>(&'o self, config: &'o Config, size: u64, session: &'o Session) -> Order<'o> {
+    fn order<'o>(&'o self, config: &'o Config, size: u64, formats: &'o [DiskFormat]) -> Order<'o> {
+        let Request { image, registry, builder, builder_image, options, folder, kept, .. } = *self.request;
         Order {
-            image: self.image,
-            builder: self.builder,
+            image,
+            builder,
             config,
             size,
-            name: &self.options.name,
-            root: &session.root,
-            kept: self.kept,
+            name: &options.name,
+            root: &self.session.root,
+            kept,
+            fetched: &self.fetched,
+            registry,
+            builder_image,
+            upgrades_from: &self.upgrades_from,
+            formats,
+            output: folder,
         }
     }
+}
 
+impl Request<'_> {
     fn path(&self, format: DiskFormat) -> PathBuf {
         self.folder.join(self.options.name.file(format))
     }

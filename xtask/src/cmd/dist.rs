@@ -10,12 +10,14 @@ use super::build::{Made, make};
 use super::disk::{self, OutputReport};
 use super::pack::{self, PackedReport};
 use super::{Session, advice, disks};
+use crate::builder::{Builder, LocalImage};
 use crate::deliver::{BaseLayers, Stored};
 use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Compose, Deliver, Dist};
-use crate::hint::WithHint;
+use crate::hint::{self, WithHint};
 use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
+use crate::preflight::Unready;
 use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::release;
@@ -103,23 +105,26 @@ fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -
         return Ok(Vec::new());
     }
     let without_disks = |error: anyhow::Error| {
-        session.progress.warn(format!("there are no disks: {error:#}"));
+        let hints: String = hint::hints(&error).map(|hint| format!("\nhint: {hint}")).collect();
+        session.progress.warn(format!("there are no disks: {error:#}{hints}"));
         Ok(Vec::new())
     };
-    let image = match disks::image(name, session, registry) {
-        Ok(image) => image,
-        Err(error) => return without_disks(error),
-    };
-    let builder = match disks::builder(&image, None, name) {
-        Ok(builder) => builder,
-        Err(error) => return without_disks(error),
+    let image = LocalImage::open(name, registry);
+    let chosen = image.and_then(|image| Ok((Builder::choose(&image, flags.builder.builder, name)?, image)));
+    let (builder, image) = match chosen {
+        Ok(chosen) => chosen,
+        Err(error) if flags.builder.builder.is_none() => return without_disks(error),
+        Err(error) => return Err(error),
     };
     let mut formats = settings.formats;
     formats.sort_unstable();
     formats.dedup();
     let request = disks::Request {
+        name,
         image: &image,
+        registry,
         builder,
+        builder_image: &flags.builder.builder_image,
         size: disks::Size::Usual(settings.disk_size),
         ssh_key: flags.ssh_key.as_deref(),
         formats: &formats,
@@ -127,7 +132,15 @@ fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -
         folder: &disk::folder(session),
         kept: &session.cache("raw"),
     };
-    disks::make(&request, session)
+    match disks::make(&request, session) {
+        // An image is made by anyone; who wants disks that only root makes says so.
+        Err(error)
+            if flags.builder.builder.is_none() && builder.is_of_root() && hint::is::<Unready>(&error) =>
+        {
+            without_disks(error)
+        }
+        made => made,
+    }
 }
 
 /// What was made. Keys may be added, none renamed.

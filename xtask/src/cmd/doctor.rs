@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Result, anyhow};
+use clap::ValueEnum;
 use serde_json::json;
 
 use super::Session;
@@ -17,9 +18,11 @@ use crate::vm::{self, Firmware};
 pub(crate) fn run(session: &Session) -> Result<()> {
     let mut needs: Vec<(&str, Need)> = vec![("dist", build::GO)];
     needs.extend(debian::needs().into_iter().map(|need| ("dist on debian-13", need)));
-    needs.extend(Builder::Ostree.needs().into_iter().map(|need| ("disk", need)));
     needs.extend(vm::needs(Firmware::Uefi).into_iter().map(|need| ("vm", need)));
     needs.push(("base", Engine::choose(&session.root).need()));
+    for builder in Builder::value_variants() {
+        needs.extend(builder.needs().into_iter().map(|need| ("disk", need)));
+    }
     needs.extend(super::test::needs().into_iter().map(|need| ("test", need)));
     let mut seen = HashSet::new();
     needs.retain(|(_, need)| seen.insert(need.program));

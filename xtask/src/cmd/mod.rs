@@ -30,7 +30,7 @@ use serde::Serialize;
 
 use crate::flags::{Command, Common, Flags};
 use crate::oci::ImageName;
-use crate::preflight::{self, Consent, Need};
+use crate::preflight::{self, Consent, Lack, Need};
 use crate::progress::{Progress, Verbosity};
 use crate::registry::{Client, RegistryName};
 use crate::workspace::Workspace;
@@ -98,7 +98,12 @@ impl Session {
     }
 
     pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {
-        preflight::ensure(needs, &self.root, self.consent, &self.progress)
+        self.ensure_all(needs, &[])
+    }
+
+    /// Programs, and what else is missing.
+    pub(crate) fn ensure_all(&self, needs: &[Need], lacks: &[Lack]) -> Result<()> {
+        preflight::ensure(needs, lacks, &self.root, (self.consent, &self.progress))
     }
 
     /// Today, for telling what has ended. Nothing that is made depends on it.

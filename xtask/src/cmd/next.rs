@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, anyhow};
 
+use super::Session;
 use super::build::make_of;
-use super::{Session, disks};
 use crate::builder::LocalImage;
 use crate::deliver::BaseLayers;
 use crate::flags::{Compose, Deliver};
@@ -27,7 +27,9 @@ pub(super) struct Next {
 
 /// The image that the user names.
 pub(super) fn named(name: &ImageName, session: &Session) -> Result<Next> {
-    let image = disks::image(name, session, &session.registry()?)?;
+    let registry = session.registry()?;
+    let image = LocalImage::open(name, &registry)?;
+    image.fetch(|| Store::create(&session.cache("fetched")), &registry, &session.progress)?;
     image.check().with_context(|| format!("reading {name}"))?;
     Ok(Next { image, name: name.to_string(), version: None })
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::build::{Made, refuse_official};
 use super::disk::{self, OutputReport};
 use super::{Session, disks, dist, origin};
+use crate::builder::{Builder, LocalImage};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Pack, PackSource};
 use crate::hint::{WithHint, hinted};
@@ -354,11 +355,14 @@ fn of_formats(
             (name, Some(made))
         }
     };
-    let image = disks::image(&name, session, registry)?;
+    let image = LocalImage::open(&name, registry)?;
     let folder = disk::folder(session);
     let request = disks::Request {
+        name: &name,
         image: &image,
-        builder: disks::builder(&image, None, &name)?,
+        registry,
+        builder: Builder::choose(&image, flags.builder.builder, &name)?,
+        builder_image: &flags.builder.builder_image,
         size: disks::Size::Usual(session.workspace()?.settings.disk_size),
         ssh_key: None,
         formats,

@@ -55,6 +55,8 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("shellcheck", "shellcheck", "reads the shell scripts"),
         debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
         debian("nsenter", "util-linux", "runs a base's own programs there"),
+        debian("setpriv", "util-linux", "runs a command as another user"),
+        debian("losetup", "mount", "says which loop devices are left"),
         debian("e2fsck", "e2fsprogs", "checks a disk's file system"),
         debian("debugfs", "e2fsprogs", "looks into it"),
         debian("mdir", "mtools", "looks into a disk's EFI partition"),

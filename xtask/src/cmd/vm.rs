@@ -142,7 +142,7 @@ fn start(flags: &VmMachine, session: &Session) -> Result<(Vm, PathBuf)> {
     session.ensure(&vm::needs(flags.firmware))?;
     let disk = match &flags.disk {
         Some(disk) => disk.clone(),
-        None => disk::default(&flags.compose, session)?,
+        None => disk::default(&flags.compose, &flags.builder, session)?,
     };
     let settings = Settings {
         disk: &disk,

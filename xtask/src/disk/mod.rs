@@ -28,7 +28,8 @@ mod view;
 mod vmdk;
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
 use self::encode::Job;
@@ -139,6 +140,25 @@ fn state(raw: &File) -> Result<(u64, SystemTime), DiskError> {
 pub(crate) fn chunks(raw: &File, formats: &[DiskFormat]) -> Result<u64, DiskError> {
     let (_, views) = look(raw, formats)?;
     raw::chunks(raw, &views).try_fold(0, |count, chunk| chunk.map(|_| count + 1)).map_err(DiskError::Read)
+}
+
+/// Makes a raw as long as `size` says, where it is shorter: the copy of its partition table moves to
+/// the new end. Gives its length, which is larger where the raw was.
+pub(crate) fn grow(raw: &File, size: u64) -> io::Result<u64> {
+    let len = raw.metadata()?.len();
+    if len >= size {
+        return Ok(len);
+    }
+    let read = |at, count| {
+        let mut bytes = vec![0; count];
+        raw::read_at(raw, len, at, &mut bytes).map(|()| bytes)
+    };
+    let overlays = Gpt::find(len, read)?.map(|gpt| gpt.moved_to_end_of(size));
+    raw.set_len(size)?;
+    for overlay in overlays.iter().flatten() {
+        raw.write_all_at(&overlay.bytes, overlay.at)?;
+    }
+    Ok(size)
 }
 
 /// The length of a raw, and what each format sees of it.

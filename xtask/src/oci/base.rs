@@ -11,8 +11,7 @@ use super::{DOCKER_LAYER_GZIP, Digest, MediaType};
 
 /// Marks an image that bootc can install. Either label does.
 /// Source: bootc, docs/src/bootc-images.md; ostree-ext, `container/deploy.rs`.
-const BOOTC_LABEL: &str = "containers.bootc";
-const BOOTABLE_LABEL: &str = "ostree.bootable";
+pub(crate) const BOOTC_LABELS: [&str; 2] = ["containers.bootc", "ostree.bootable"];
 /// The diff id of the last layer that is part of the base's ostree commit.
 /// Source: ostree-ext, `container/mod.rs`, `DIFFID_LABEL`.
 const FINAL_DIFFID_LABEL: &str = "ostree.final-diffid";
@@ -80,7 +79,7 @@ impl Base {
         }
 
         let label = |name: &str| label(&config, name);
-        if label(BOOTC_LABEL).is_none() && label(BOOTABLE_LABEL).is_none() {
+        if BOOTC_LABELS.iter().all(|name| label(name).is_none()) {
             return Err(BaseError::NotBootable);
         }
         let final_diff_id = match label(FINAL_DIFFID_LABEL) {

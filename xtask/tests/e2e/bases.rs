@@ -360,6 +360,7 @@ fn stand_ins_refuse_what_the_real_ones_refuse() {
     "#);
 
     // And a build ends there.
+    fs::remove_file(workspace.path("base/fedora/44/faults.sh")).unwrap();
     workspace
         .write("base/fedora/44/Containerfile", &containerfile.replace("setup.sh", "setup.sh epel-release"));
     let error = workspace.base(&format!("base fedora-44 --from {from}")).failure();

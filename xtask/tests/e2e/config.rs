@@ -18,7 +18,7 @@ const CONFIG: &str = "configs/builder/config.toml";
 const ROOT_OFFSET: u64 = 135_168 * 512;
 
 /// A new key, beside the workspace: the public one's file.
-fn new_key(workspace: &Workspace, name: &str, kind: &str) -> PathBuf {
+pub(crate) fn new_key(workspace: &Workspace, name: &str, kind: &str) -> PathBuf {
     let path = workspace.path(&format!("../{name}"));
     judge("ssh-keygen", &format!("-q -t {kind} -C me@here -f {} -N {}", path.display(), "passphrase"));
     path.with_extension("pub")
@@ -302,7 +302,7 @@ fn what_no_disk_can_be_made_with_is_told() {
         hint: remove it: it is set when the disk is made
       configs/builder/config.toml:10: `'quiet'` has a character that boot loaders treat differently
         hint: use printable ASCII without quotes, `\`, `$` and backticks
-      configs/builder/gcp.toml:1: `gcp` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova; did you mean `gce`?
+      configs/builder/gcp.toml:1: `gcp` is not a disk format: there are raw, ami, qcow2, vmdk, vhd, gce, ova, iso; did you mean `gce`?
         hint: rename the file, or remove it
     "#);
     fs::remove_file(workspace.path("configs/builder/gcp.toml")).unwrap();

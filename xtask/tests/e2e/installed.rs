@@ -150,7 +150,8 @@ fn an_image_in_a_registry_is_fetched() {
     let registry = Registry::docker();
     let image = format!("{}/me/os:v1", registry.address());
     skopeo_push(&format!("oci:{}:os", made.workspace.path("../image").display()), &image, "");
-    let disk = || workspace.json(&format!("disk raw --from {image} --size 2GiB --output ../disks"));
+    // Two raws, since gce has other arguments of the kernel; the layers are fetched for the first.
+    let disk = || workspace.json(&format!("disk raw gce --from {image} --size 2GiB --output ../disks"));
     let report = disk();
     assert_eq!(report["outputs"][0]["path"], "../disks/os-v1.raw");
     assert_eq!(report["outputs"][0]["sha256"], made.report["outputs"][0]["sha256"]);
@@ -211,11 +212,6 @@ fn scripts_are_sound() {
 #[test]
 fn what_cannot_be_a_disk_is_told() {
     let workspace = Workspace::with_good_image();
-    let error = workspace.failure("disk qcow2 --from oci:../out:t");
-    insta::assert_snapshot!(error, @"
-    error: oci:../out:t does not say that it can install itself: it has no label bootc-testboot.builder
-    hint: an image of debian-13 installs itself; others are installed by 'bootc install to-disk', and '--from FILE.raw' takes what comes of it
-    ");
     let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
     insta::assert_snapshot!(error, @"
     error: making a disk of t: the image cannot install itself: it has no cat, debugfs, find, grub-mkimage, head, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln
@@ -225,12 +221,6 @@ fn what_cannot_be_a_disk_is_told() {
     assert!(!dist.exists());
 
     let settings = "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
-    workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow2\"]\n"));
-    let run = workspace.run("dist --base oci:../standin:t --json");
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    let report: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!(report["disks"], serde_json::json!([]));
-    assert!(run.stderr.contains("warning: there are no disks: "), "{}", run.stderr);
     workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
     assert!(workspace.failure("dist --base oci:../standin:t").contains("`qcow` is not a disk format"));
     workspace.write("Cargo.toml", settings);
@@ -246,7 +236,7 @@ fn a_run_that_is_ended_leaves_no_mount() {
             .command(&format!("disk raw --from oci:{}:os --size 2GiB --output ../disks", image.display()))
     };
     let kept = workspace.path("target/xtask/raw");
-    let unfinished = kept.join(".unfinished.raw");
+    let unfinished = kept.join(".unfinished/disk.raw");
     let is_at_work = || kept.join(".root").exists();
     let has_written = || fs::metadata(&unfinished).is_ok_and(|disk| disk.blocks() > 0);
     let check = || {
@@ -261,7 +251,7 @@ fn a_run_that_is_ended_leaves_no_mount() {
         wait_until("its work", moment);
         interrupt(child, Signal::INT);
         check();
-        assert!(!unfinished.exists());
+        assert!(!kept.join(".unfinished").exists());
     }
     let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("its work", is_at_work);

@@ -5,6 +5,7 @@
 mod base;
 mod bases;
 mod boot;
+mod builders;
 mod config;
 mod disk;
 mod engine;

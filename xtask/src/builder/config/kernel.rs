@@ -51,6 +51,10 @@ impl KernelArguments {
         KernelArguments(kept.chain(&additions.0).cloned().collect())
     }
 
+    pub(crate) fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -67,6 +67,32 @@ pub(crate) struct Subvolume {
     pub(crate) mountpoint: String,
 }
 
+impl Storage {
+    /// What all that is asked for takes together, in bytes. A builder has partitions of its own besides.
+    pub(crate) fn least_size(&self) -> u64 {
+        match self {
+            Storage::Unsaid => 0,
+            Storage::FileSystems(file_systems) => sum(file_systems.iter().map(|system| system.least)),
+            Storage::Partitions(Partitions { least, partitions, .. }) => {
+                sum(partitions.iter().map(Partition::least_size)).max(least.unwrap_or(0))
+            }
+        }
+    }
+}
+
+impl Partition {
+    fn least_size(&self) -> u64 {
+        match &self.content {
+            Content::Plain(_) | Content::Btrfs(_) => self.least,
+            Content::Lvm { volumes, .. } => self.least.max(sum(volumes.iter().map(|volume| volume.least))),
+        }
+    }
+}
+
+fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadMountpoint {
     #[error("`{0}` is not a mountpoint: it is an absolute path")]

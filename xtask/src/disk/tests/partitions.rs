@@ -1,6 +1,7 @@
 //! The partition table of a disk that grows.
 
 use super::*;
+use crate::disk::grow;
 
 /// Whether sfdisk finds nothing wrong with a disk's partition table.
 fn is_sound(path: &Path) -> bool {
@@ -65,6 +66,21 @@ fn the_tables_copy_moves_to_the_new_end() {
         }
         assert!(qemu_compares(&made.file(DiskFormat::Raw), &made.file(DiskFormat::Qcow2), "qcow2"));
     }
+}
+
+#[test]
+fn a_raw_grows_where_it_is_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("raw");
+    Raw::new(20 * MIB, &[]).write(&path);
+    partition(&path);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    assert_eq!(grow(&file, 10 * MIB).unwrap(), 20 * MIB);
+    assert_eq!(grow(&file, GIB).unwrap(), GIB);
+    assert_eq!(fs::metadata(&path).unwrap().len(), GIB);
+    assert!(is_sound(&path));
+    let table = judge("sfdisk", &["--json", path.to_str().unwrap()]);
+    assert!(table.contains(&format!("\"lastlba\": {}", GIB / 512 - 34)), "{table}");
 }
 
 /// What is no sound table is not touched.
