@@ -94,11 +94,10 @@ pub(crate) fn ensure(
     }
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
-    let make = Make { order, engine, upstream: (&resolved, &image), tag: &tag };
+    let make =
+        Make { order, engine, registry, upstream: &resolved, image: &image, context, labels, tag: &tag };
     let size = make
-        .carry_out((&context, labels), (&store, registry), progress, |what| {
-            step.at(format!("{doing}: {what}"))
-        })
+        .carry_out(&store, progress, |what| step.at(format!("{doing}: {what}")))
         .map_err(|error| with_space_hint(error, engine))?;
     store.keep_only(&tag)?;
     store.collect_garbage()?;
@@ -229,8 +228,12 @@ fn inputs(
 struct Make<'a> {
     order: &'a Order<'a>,
     engine: Engine,
-    /// What its name stands for, and what is in it.
-    upstream: (&'a Resolved, &'a Base),
+    registry: &'a Client,
+    upstream: &'a Resolved,
+    /// What the upstream is.
+    image: &'a Base,
+    context: BuildContext,
+    labels: BTreeMap<&'static str, String>,
     /// In the layout.
     tag: &'a str,
 }
@@ -238,14 +241,8 @@ struct Make<'a> {
 impl Make<'_> {
     /// Builds the image and takes it over into the layout; gives the size of its layers. Whatever
     /// happens, nothing else is left of it.
-    fn carry_out(
-        &self,
-        (context, labels): (&BuildContext, BTreeMap<&'static str, String>),
-        (store, registry): (&Store, &Client),
-        progress: &Progress,
-        on_step: impl Fn(&str),
-    ) -> Result<u64> {
-        let Make { order, engine, upstream: (upstream, _), .. } = *self;
+    fn carry_out(&self, store: &Store, progress: &Progress, on_step: impl Fn(&str)) -> Result<u64> {
+        let Make { order, engine, registry, upstream, ref context, ref labels, .. } = *self;
         let scratch = Scratch::new(order.dir)?;
         let is_built = Arc::new(AtomicBool::new(false));
         let _clean_up = CleanUp::afterwards({
@@ -263,7 +260,7 @@ impl Make<'_> {
             upstream: &upstream.name,
             upstream_digest: upstream.digest,
             plain_http: registry.is_plain_http(&upstream.name)?,
-            labels,
+            labels: labels.clone(),
             created: order.created,
         };
         engine
@@ -272,13 +269,13 @@ impl Make<'_> {
         is_built.store(true, Ordering::SeqCst);
         on_step("reading it back");
         engine.export(&build, (EXPORT, self.tag))?;
-        self.read_back(&scratch.dir.join(EXPORT), store, registry)
+        self.read_back(&scratch.dir.join(EXPORT), store)
     }
 
     /// Takes the exported image over into `store`, once it has shown itself to be one that can be
     /// built on; gives the size of its layers. The upstream's own stay in their registry.
-    fn read_back(&self, exported: &Path, store: &Store, registry: &Client) -> Result<u64> {
-        let Make { upstream: (resolved, upstream), tag, .. } = *self;
+    fn read_back(&self, exported: &Path, store: &Store) -> Result<u64> {
+        let Make { registry, upstream, image, tag, .. } = *self;
         let name = ImageName::Layout { dir: exported.to_owned(), tag: Some(tag.to_owned()) };
         let source = Source::open(&name, registry)?;
         let from = Store::open(exported)?;
@@ -288,7 +285,7 @@ impl Make<'_> {
         let hint = "the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does";
         let base = Base::new(manifest, config, Platform::host()).hint(hint)?;
 
-        let (descriptors, diff_ids) = (upstream.layers(), &upstream.diff_ids[..]);
+        let (descriptors, diff_ids) = (image.layers(), &image.diff_ids[..]);
         let shared = graft::shared_layers(&base.diff_ids, diff_ids).hint(hint)?;
         let ours = base.layers().iter().skip(shared).map(|layer| recompress(&from, store, layer));
         let ours = ours.collect::<Result<Vec<_>>>()?;
@@ -297,7 +294,7 @@ impl Make<'_> {
 
         store.adopt(&from, &config_descriptor)?;
         store.put(&document.descriptor(), document.blob())?;
-        store.tag(tag, &document, &Completeness::LayersIn(resolved.by_digest().to_string()))?;
+        store.tag(tag, &document, &Completeness::LayersIn(upstream.by_digest().to_string()))?;
         let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
         Ok(sizes.map(|layer| layer.size).sum())
     }
