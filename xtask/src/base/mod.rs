@@ -9,7 +9,6 @@ mod graft;
 pub(crate) mod pin;
 pub(crate) mod publish;
 mod scratch;
-mod subids;
 mod upstream;
 
 use std::collections::BTreeMap;
