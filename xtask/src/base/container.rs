@@ -12,9 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::context::Context as BuildContext;
 use super::engine::{Build, Engine};
+use super::local::LocalBase;
 use super::scratch::{End, Scratch};
 use super::upstream::{inspect, starts_from_upstream};
-use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft, is_made, layout};
+use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft};
 use crate::exec::interrupt::CleanUp;
 use crate::hint::{WithHint, causes, hinted};
 use crate::oci::{
@@ -77,32 +78,37 @@ pub(crate) fn ensure(
     let resolved = resolve(order, registry, progress)?;
     let context = BuildContext::read(distro, order.root)?;
     let labels = labels(distro, &resolved);
-    let tag = format!("inputs-{}", inputs(order, &labels, &context)?.short());
-    let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    let is_made = || is_made((dir, &tag), order.freshness, distro);
-    if is_made()? {
+    let local = LocalBase::new(&distro.name, dir, &inputs(order, &labels, &context)?, order.freshness);
+    if local.is_made()? {
         if !Scratch::left(dir)?.is_empty() {
-            prepare(order, &tag, progress, preflight)?;
+            prepare(&local, order.root, progress, preflight)?;
         }
-        return Ok(name);
+        return Ok(local.name());
     }
     let image = check(order, &context, &resolved, registry)?;
-    let (engine, store) = prepare(order, &tag, progress, preflight)?;
+    let (engine, store) = prepare(&local, order.root, progress, preflight)?;
     // By now, another run may have made it.
-    if is_made()? {
-        return Ok(name);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
-    let make =
-        Make { order, engine, registry, upstream: &resolved, image: &image, context, labels, tag: &tag };
+    let make = Make {
+        order,
+        engine,
+        registry,
+        upstream: &resolved,
+        image: &image,
+        context,
+        labels,
+        tag: &local.tag,
+    };
     let size = make
         .carry_out(&store, progress, |what| step.at(format!("{doing}: {what}")))
         .map_err(|error| with_space_hint(error, engine))?;
-    store.keep_only(&tag)?;
-    store.collect_garbage()?;
+    local.keep(&store)?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
-    Ok(name)
+    Ok(local.name())
 }
 
 /// Looks at all that can be known before minutes are spent on a build, and gives the upstream.
@@ -123,16 +129,15 @@ fn check(order: &Order<'_>, context: &BuildContext, resolved: &Resolved, registr
 
 /// The engine, and the layout, once no other run writes it and what killed runs have left is gone.
 fn prepare(
-    order: &Order<'_>,
-    tag: &str,
+    local: &LocalBase<'_>,
+    root: &Path,
     progress: &Progress,
     preflight: &dyn Fn(&[Need]) -> Result<()>,
 ) -> Result<(Engine, Store)> {
-    let Order { distro, dir, .. } = order;
-    let engine = Engine::find(order.root, preflight)?;
-    let store = layout((dir, tag), order.freshness, progress)?;
-    for left in Scratch::left(dir)? {
-        progress.line(format!("removing what a run that was killed has left of {}", distro.name));
+    let engine = Engine::find(root, preflight)?;
+    let store = local.open(progress)?;
+    for left in Scratch::left(local.dir)? {
+        progress.line(format!("removing what a run that was killed has left of {}", local.distro));
         left.remove(engine, End::Unknown, progress);
     }
     Ok((engine, store))

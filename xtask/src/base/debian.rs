@@ -16,7 +16,8 @@ use tar::EntryType;
 use xshell::{Shell, cmd};
 
 use super::advice::{PROVIDES, TITLE};
-use super::{Freshness, collect, is_made, layout, read};
+use super::local::LocalBase;
+use super::{Freshness, collect, read};
 use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
@@ -89,30 +90,28 @@ pub(crate) fn ensure(
 ) -> Result<ImageName> {
     let Order { distro, dir, .. } = *order;
     let recipe = Recipe::read(distro, order.suite, order.released, order.root)?;
-    let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
-    let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    if is_made((dir, &tag), order.freshness, distro)? {
-        return Ok(name);
+    let local = LocalBase::new(&distro.name, dir, &recipe.digest(&distro.title)?, order.freshness);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     preflight(&needs())?;
     let mode = mode()?;
-    let store = layout((dir, &tag), order.freshness, progress)?;
+    let store = local.open(progress)?;
     // By now, another run may have made it.
-    if is_made((dir, &tag), order.freshness, distro)? {
-        return Ok(name);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
-    let make = Make { order, recipe: &recipe, mode, tag: &tag };
+    let make = Make { order, recipe: &recipe, mode, tag: &local.tag };
     let size = make.carry_out(&store, |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
         }
     })?;
-    store.keep_only(&tag)?;
-    store.collect_garbage()?;
+    local.keep(&store)?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
-    Ok(name)
+    Ok(local.name())
 }
 
 /// What is to be made, once all of it is known.
