@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::bases::EPOCH;
 use crate::harness::{Run, Workspace, fingerprint, judge, make_private};
 use crate::interrupts::{interrupt, names, start, wait_until};
 use crate::standin::{Upstream, set_up_engine};
@@ -56,7 +57,7 @@ impl Site {
         }
         command.env("PATH", &bin);
         // The same time, so that the same files make the same image.
-        command.env("SOURCE_DATE_EPOCH", "1700000000");
+        command.env("SOURCE_DATE_EPOCH", EPOCH);
         command
     }
 
@@ -509,10 +510,11 @@ fn a_push_that_fails_keeps_the_base() {
         }
     });
     let image = format!("{}/me/os", proxy.address());
-    let run = site.run("podman", &format!("base tiny-1 --push --image {image}"));
+    let push = format!("base tiny-1 --push --image {image} --plain-http registry.lan");
+    let run = site.run("podman", &push);
     let error = run.failure();
     assert!(error.starts_with("error: the base is made, and kept in target/base/tiny-1: "), "{error}");
-    let command = format!("SOURCE_DATE_EPOCH=1700000000 cargo xtask base tiny-1 --push --image {image}");
+    let command = format!("SOURCE_DATE_EPOCH={EPOCH} cargo xtask {push}");
     assert!(
         run.stderr.contains(&format!("hint: '{command}' pushes it without making it again")),
         "{}",
