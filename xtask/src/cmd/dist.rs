@@ -65,7 +65,9 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let lasting_packed: Vec<PackedReport> = packed.iter().flatten().map(PackedReport::lasting).collect();
     let lasting = Report { image: &report.lasting(), disks: made_disks, packed: &lasting_packed };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
+    let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
+    drop(lock);
     let disks = disks.hint("'--no-disks' leaves the disks out")?;
     let packed = packed.hint("'--no-pack' leaves the disks where they are")?;
     pushed?;
