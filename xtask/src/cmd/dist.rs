@@ -42,7 +42,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     }
 
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
-    advice::warn_of_rebase(&name, &made.base, (&registry, session));
+    advice::warn_of_rebase(&name, &made.base, &registry, session);
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
