@@ -23,11 +23,12 @@ use xshell::Cmd;
 use self::interrupt::{Manner, interrupted, signal};
 pub(crate) use self::measure::{Measured, measure};
 pub(crate) use self::text::printable;
-use crate::preflight::SYSTEM_DIRS;
 use crate::progress::say;
 
 /// How many of a failed program's last lines the error shows.
 const LINES_KEPT: usize = 30;
+/// Folders in which administrators' programs are, although a user's PATH lacks them.
+pub(crate) const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// Where programs are looked for when nobody says. Source: _PATH_DEFPATH in paths.h.
 const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
@@ -327,8 +328,8 @@ fn start(manner: Manner, mut cmd: Command, command: &str) -> Result<Running, Exe
     Ok(Running { inner, manner })
 }
 
-/// PATH, and the folders of administrators' programs, in which `preflight` looks too: what a
-/// program starts in its turn may be there.
+/// PATH, and the folders of administrators' programs: what a program starts in its turn may be
+/// there.
 fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();

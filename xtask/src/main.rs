@@ -22,6 +22,7 @@ mod release;
 mod report;
 mod source;
 mod store;
+mod subids;
 #[cfg(test)]
 mod testing;
 mod unfinished;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
 
-use crate::exec;
+use crate::exec::{self, SYSTEM_DIRS};
 use crate::hint::{WithHint, hinted};
 use crate::progress::Progress;
 
@@ -61,9 +61,6 @@ pub(crate) enum Consent {
     Install,
     Ask,
 }
-
-/// Folders in which administrators' programs are, although a user's PATH lacks them.
-pub(crate) const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
 /// Where a program is: in PATH or among the system's. One that a language's installer brings has a
 /// version, so the workspace's own counts alone, and only if it was installed as that version.
@@ -126,22 +123,23 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
         step.done(format!("installed Debian packages: {}", packages.join(" ")));
     }
     for need in missing {
-        let (package, folder) = match need.from {
-            Source::GoInstall(package) => (package, tools(root)),
-            Source::Pip(package) => (package, python(root)),
+        let (package, folder, commands) = match need.from {
+            Source::GoInstall(package) => {
+                let folder = tools(root);
+                let install = cmd!(sh, "go install {package}").env("GOBIN", &folder);
+                (package, folder, vec![install])
+            }
+            Source::Pip(package) => {
+                let folder = python(root);
+                let pip = folder.join("bin/pip");
+                let make = cmd!(sh, "python3 -m venv {folder}");
+                let install = cmd!(sh, "{pip} install --quiet --disable-pip-version-check {package}");
+                (package, folder, vec![make, install])
+            }
             Source::Debian(_) | Source::Toolchain { .. } => continue,
         };
         let step = progress.step(format!("installing {package} into {}", folder.display()));
-        match need.from {
-            Source::Pip(_) => {
-                let pip = folder.join("bin/pip");
-                exec::run(cmd!(sh, "python3 -m venv {folder}"))?;
-                exec::run(cmd!(sh, "{pip} install --quiet --disable-pip-version-check {package}"))?;
-            }
-            Source::GoInstall(_) | Source::Debian(_) | Source::Toolchain { .. } => {
-                exec::run(cmd!(sh, "go install {package}").env("GOBIN", &folder))?;
-            }
-        }
+        commands.into_iter().try_for_each(exec::run)?;
         let receipt = receipt(need, root);
         fs::write(&receipt, package).with_context(|| format!("writing {}", receipt.display()))?;
         step.done(format!("installed {package} into {}", folder.display()));

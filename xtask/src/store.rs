@@ -392,8 +392,9 @@ impl Store {
 }
 
 /// Sees to it that `path` holds `bytes`. It is not touched where it does; otherwise it is replaced
-/// in one step, with the mode that it had, and is on disk afterwards. Only whoever holds the lock of a layout beside it or
-/// around it may call this, since what a killed run left of such a step is removed.
+/// in one step, with the mode that it had, and is on disk afterwards. Only whoever holds the lock
+/// of its folder, or of a layout beside it or around it, may call this, since what a killed run left
+/// of such a step is removed.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let replace = || -> io::Result<()> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {

@@ -108,7 +108,8 @@ pub(crate) fn advise(situation: &Situation<'_>) -> Vec<Advice> {
 pub(crate) fn rebased(
     image: &ImageName,
     annotations: Option<&Value>,
-    (tag, now): (&Reference, Digest),
+    tag: &Reference,
+    now: Digest,
 ) -> Option<Advice> {
     let text = |key: &str| annotations?.get(key)?.as_str();
     let was: Digest = text(UPSTREAM_DIGEST)?.parse().ok()?;
@@ -365,7 +366,7 @@ mod tests {
         let image: ImageName = "oci:out:t".parse().unwrap();
         let check = |annotations: Value, expected: Option<&str>| {
             let tag = "ghcr.io/o/n:base".parse().unwrap();
-            let advice = rebased(&image, Some(&annotations), (&tag, new));
+            let advice = rebased(&image, Some(&annotations), &tag, new);
             assert_eq!(advice.map(|advice| advice.to_string()).as_deref(), expected);
         };
         let on = |name: &str, digest: &str| json!({UPSTREAM_NAME: name, UPSTREAM_DIGEST: digest});

@@ -12,9 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::context::Context as BuildContext;
 use super::engine::{Build, Engine};
+use super::local::LocalBase;
 use super::scratch::{End, Scratch};
 use super::upstream::{inspect, starts_from_upstream};
-use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft, is_made, layout};
+use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft};
 use crate::exec::interrupt::CleanUp;
 use crate::hint::{WithHint, causes, hinted};
 use crate::oci::{
@@ -77,33 +78,37 @@ pub(crate) fn ensure(
     let resolved = resolve(order, registry, progress)?;
     let context = BuildContext::read(distro, order.root)?;
     let labels = labels(distro, &resolved);
-    let tag = format!("inputs-{}", inputs(order, &labels, &context)?.short());
-    let name = ImageName::Layout { dir: dir.to_path_buf(), tag: Some(tag.clone()) };
-    let is_made = || is_made((dir, &tag), order.freshness, distro);
-    if is_made()? {
+    let local = LocalBase::new(&distro.name, dir, &inputs(order, &labels, &context)?, order.freshness);
+    if local.is_made()? {
         if !Scratch::left(dir)?.is_empty() {
-            prepare(order, &tag, progress, preflight)?;
+            prepare(&local, order.root, progress, preflight)?;
         }
-        return Ok(name);
+        return Ok(local.name());
     }
     let image = check(order, &context, &resolved, registry)?;
-    let (engine, store) = prepare(order, &tag, progress, preflight)?;
+    let (engine, store) = prepare(&local, order.root, progress, preflight)?;
     // By now, another run may have made it.
-    if is_made()? {
-        return Ok(name);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     let doing = format!("making {} from {}", distro.name, resolved.name);
     let step = progress.step(format!("{doing}; this takes some minutes"));
-    let make = Make { order, engine, upstream: (&resolved, &image), tag: &tag };
+    let make = Make {
+        order,
+        engine,
+        registry,
+        upstream: &resolved,
+        image: &image,
+        context,
+        labels,
+        tag: &local.tag,
+    };
     let size = make
-        .carry_out((&context, labels), (&store, registry), progress, |what| {
-            step.at(format!("{doing}: {what}"))
-        })
+        .carry_out(&store, progress, |what| step.at(format!("{doing}: {what}")))
         .map_err(|error| with_space_hint(error, engine))?;
-    store.keep_only(&tag)?;
-    store.collect_garbage()?;
+    local.keep(&store)?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
-    Ok(name)
+    Ok(local.name())
 }
 
 /// Looks at all that can be known before minutes are spent on a build, and gives the upstream.
@@ -124,16 +129,15 @@ fn check(order: &Order<'_>, context: &BuildContext, resolved: &Resolved, registr
 
 /// The engine, and the layout, once no other run writes it and what killed runs have left is gone.
 fn prepare(
-    order: &Order<'_>,
-    tag: &str,
+    local: &LocalBase<'_>,
+    root: &Path,
     progress: &Progress,
     preflight: &dyn Fn(&[Need]) -> Result<()>,
 ) -> Result<(Engine, Store)> {
-    let Order { distro, dir, .. } = order;
-    let engine = Engine::find(order.root, preflight)?;
-    let store = layout((dir, tag), order.freshness, progress)?;
-    for left in Scratch::left(dir)? {
-        progress.line(format!("removing what a run that was killed has left of {}", distro.name));
+    let engine = Engine::find(root, preflight)?;
+    let store = local.open(progress)?;
+    for left in Scratch::left(local.dir)? {
+        progress.line(format!("removing what a run that was killed has left of {}", local.distro));
         left.remove(engine, End::Unknown, progress);
     }
     Ok((engine, store))
@@ -229,8 +233,12 @@ fn inputs(
 struct Make<'a> {
     order: &'a Order<'a>,
     engine: Engine,
-    /// What its name stands for, and what is in it.
-    upstream: (&'a Resolved, &'a Base),
+    registry: &'a Client,
+    upstream: &'a Resolved,
+    /// What the upstream is.
+    image: &'a Base,
+    context: BuildContext,
+    labels: BTreeMap<&'static str, String>,
     /// In the layout.
     tag: &'a str,
 }
@@ -238,14 +246,8 @@ struct Make<'a> {
 impl Make<'_> {
     /// Builds the image and takes it over into the layout; gives the size of its layers. Whatever
     /// happens, nothing else is left of it.
-    fn carry_out(
-        &self,
-        (context, labels): (&BuildContext, BTreeMap<&'static str, String>),
-        (store, registry): (&Store, &Client),
-        progress: &Progress,
-        on_step: impl Fn(&str),
-    ) -> Result<u64> {
-        let Make { order, engine, upstream: (upstream, _), .. } = *self;
+    fn carry_out(&self, store: &Store, progress: &Progress, on_step: impl Fn(&str)) -> Result<u64> {
+        let Make { order, engine, registry, upstream, ref context, ref labels, .. } = *self;
         let scratch = Scratch::new(order.dir)?;
         let is_built = Arc::new(AtomicBool::new(false));
         let _clean_up = CleanUp::afterwards({
@@ -263,7 +265,7 @@ impl Make<'_> {
             upstream: &upstream.name,
             upstream_digest: upstream.digest,
             plain_http: registry.is_plain_http(&upstream.name)?,
-            labels,
+            labels: labels.clone(),
             created: order.created,
         };
         engine
@@ -272,13 +274,13 @@ impl Make<'_> {
         is_built.store(true, Ordering::SeqCst);
         on_step("reading it back");
         engine.export(&build, (EXPORT, self.tag))?;
-        self.read_back(&scratch.dir.join(EXPORT), store, registry)
+        self.read_back(&scratch.dir.join(EXPORT), store)
     }
 
     /// Takes the exported image over into `store`, once it has shown itself to be one that can be
     /// built on; gives the size of its layers. The upstream's own stay in their registry.
-    fn read_back(&self, exported: &Path, store: &Store, registry: &Client) -> Result<u64> {
-        let Make { upstream: (resolved, upstream), tag, .. } = *self;
+    fn read_back(&self, exported: &Path, store: &Store) -> Result<u64> {
+        let Make { registry, upstream, image, tag, .. } = *self;
         let name = ImageName::Layout { dir: exported.to_owned(), tag: Some(tag.to_owned()) };
         let source = Source::open(&name, registry)?;
         let from = Store::open(exported)?;
@@ -288,7 +290,7 @@ impl Make<'_> {
         let hint = "the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does";
         let base = Base::new(manifest, config, Platform::host()).hint(hint)?;
 
-        let (descriptors, diff_ids) = (upstream.layers(), &upstream.diff_ids[..]);
+        let (descriptors, diff_ids) = (image.layers(), &image.diff_ids[..]);
         let shared = graft::shared_layers(&base.diff_ids, diff_ids).hint(hint)?;
         let ours = base.layers().iter().skip(shared).map(|layer| recompress(&from, store, layer));
         let ours = ours.collect::<Result<Vec<_>>>()?;
@@ -297,7 +299,7 @@ impl Make<'_> {
 
         store.adopt(&from, &config_descriptor)?;
         store.put(&document.descriptor(), document.blob())?;
-        store.tag(tag, &document, &Completeness::LayersIn(resolved.by_digest().to_string()))?;
+        store.tag(tag, &document, &Completeness::LayersIn(upstream.by_digest().to_string()))?;
         let sizes = descriptors.iter().chain(ours.iter().map(|layer| layer.descriptor()));
         Ok(sizes.map(|layer| layer.size).sum())
     }

@@ -15,7 +15,9 @@ use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
-use super::{Freshness, TITLE, collect, is_made, layout, read};
+use super::advice::{PROVIDES, TITLE};
+use super::local::LocalBase;
+use super::{Freshness, collect, read};
 use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
@@ -27,6 +29,7 @@ use crate::oci::{
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
 use crate::store::{Completeness, Store};
+use crate::subids;
 use crate::workspace::Distro;
 use crate::workspace::distro::PACKAGES;
 
@@ -47,15 +50,10 @@ const PROCESS: &str = "4";
 
 const MMDEBSTRAP: Need =
     Need { program: "mmdebstrap", purpose: "makes the Debian base", from: Source::Debian("mmdebstrap") };
-const NEWUIDMAP: Need = Need {
-    program: "newuidmap",
-    purpose: "lets mmdebstrap work without root",
-    from: Source::Debian("uidmap"),
-};
 
 /// What making it takes on this machine.
 pub(crate) fn needs() -> Vec<Need> {
-    if rustix::process::geteuid().is_root() { vec![MMDEBSTRAP] } else { vec![MMDEBSTRAP, NEWUIDMAP] }
+    subids::needs(MMDEBSTRAP)
 }
 
 /// What the base is made of: when this changes, it is made anew.
@@ -92,100 +90,109 @@ pub(crate) fn ensure(
 ) -> Result<ImageName> {
     let Order { distro, dir, .. } = *order;
     let recipe = Recipe::read(distro, order.suite, order.released, order.root)?;
-    let tag = format!("inputs-{}", recipe.digest(&distro.title)?.short());
-    let name = ImageName::Layout { dir: dir.to_owned(), tag: Some(tag.clone()) };
-    if is_made((dir, &tag), order.freshness, distro)? {
-        return Ok(name);
+    let local = LocalBase::new(&distro.name, dir, &recipe.digest(&distro.title)?, order.freshness);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     preflight(&needs())?;
-    let store = layout((dir, &tag), order.freshness, progress)?;
+    let mode = mode()?;
+    let store = local.open(progress)?;
     // By now, another run may have made it.
-    if is_made((dir, &tag), order.freshness, distro)? {
-        return Ok(name);
+    if local.is_made()? {
+        return Ok(local.name());
     }
     let step =
         progress.step(format!("making {} from Debian packages; this takes about a minute", distro.name));
-    let size = make(&recipe, (distro, &tag), (&store, dir), |line| {
+    let make = Make { order, recipe: &recipe, mode, tag: &local.tag };
+    let size = make.carry_out(&store, |line| {
         if let Some(text) = line.strip_prefix("I: ") {
             step.at(format!("making {}: {text}", distro.name));
         }
     })?;
-    store.keep_only(&tag)?;
-    store.collect_garbage()?;
+    local.keep(&store)?;
     step.done(format!("made {} ({})", distro.name, human_bytes(size)));
-    Ok(name)
+    Ok(local.name())
 }
 
-/// Runs mmdebstrap and writes the image; gives the layer's size.
-fn make(
-    recipe: &Recipe,
-    (distro, tag): (&Distro, &str),
-    (store, dir): (&Store, &Path),
-    on_line: impl FnMut(&str) + Send,
-) -> Result<u64> {
-    // Inside the layout, whose lock is ours: what is there already is a killed run's.
-    let left = dir.join(SCRATCH);
-    if left.exists() {
-        fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
-    }
-    let scratch = tempfile::Builder::new()
-        .prefix(SCRATCH)
-        .rand_bytes(0)
-        .tempdir_in(dir)
-        .with_context(|| format!("making {}", left.display()))?;
-    fs::write(scratch.path().join("overlay.tar"), &recipe.overlay).context("writing the base's files")?;
-    let sh = Shell::new()?;
-    sh.change_dir(scratch.path());
-    let command = recipe.mmdebstrap(&sh, mode()?);
+/// What is to be made, once all of it is known.
+struct Make<'a> {
+    order: &'a Order<'a>,
+    recipe: &'a Recipe,
+    /// mmdebstrap's.
+    mode: &'static str,
+    /// In the layout.
+    tag: &'a str,
+}
 
-    let (layer, found) = store.put_new(|out| {
-        let mut writer = LayerWriter::new(Compression::Gzip, out)?;
-        let found = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
-            .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
-        let (layer, _) = writer.finish(&distro.name.to_string())?;
-        Ok((layer.descriptor().clone(), (layer, found)))
-    })?;
-    let kernel = found.kernel.context("the packages brought no kernel in /usr/lib/modules")?;
-    // What tells one week's base from another's: the same packages have the same time.
-    let created = found.newest.with_context(|| format!("{CUSTOMIZE} left no time in /{NEWEST}"))?.to_string();
-    let labels = BTreeMap::from([
-        (builder::LABEL, "ostree"),
-        ("bootc-testboot.provides", "nginx,systemd"),
-        ("containers.bootc", "1"),
-        (TITLE, distro.title.as_str()),
-        ("org.opencontainers.image.version", distro.name.release()),
-        ("ostree.bootable", "true"),
-        ("ostree.linux", kernel.as_str()),
-    ]);
-    let config = Verified::own(
-        json!({
-            "created": created,
-            "architecture": recipe.arch.name(),
-            "os": "linux",
-            "config": {"Labels": labels, "Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3"},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id()]},
-            "history": [{"created": created, "created_by": format!("mmdebstrap {}", recipe.suite)}],
-        })
-        .to_string()
-        .into_bytes(),
-    );
-    let config_descriptor = config.descriptor(MediaType::ImageConfig);
-    let manifest = Verified::own(
-        json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::ImageManifest,
-            "config": config_descriptor,
-            "layers": [layer.descriptor()],
-        })
-        .to_string()
-        .into_bytes(),
-    );
-    let document = Document::parse(manifest, None)?;
-    store.put(&config_descriptor, &config)?;
-    store.put(&document.descriptor(), document.blob())?;
-    store.tag(tag, &document, &Completeness::Whole)?;
-    let Descriptor { size, .. } = layer.descriptor();
-    Ok(*size)
+impl Make<'_> {
+    /// Runs mmdebstrap and writes the image; gives the layer's size.
+    fn carry_out(&self, store: &Store, on_line: impl FnMut(&str) + Send) -> Result<u64> {
+        let Make { order: Order { distro, dir, .. }, recipe, mode, tag } = *self;
+        // Inside the layout, whose lock is ours: what is there already is a killed run's.
+        let left = dir.join(SCRATCH);
+        if left.exists() {
+            fs::remove_dir_all(&left).with_context(|| format!("removing {}", left.display()))?;
+        }
+        let scratch = tempfile::Builder::new()
+            .prefix(SCRATCH)
+            .rand_bytes(0)
+            .tempdir_in(dir)
+            .with_context(|| format!("making {}", left.display()))?;
+        fs::write(scratch.path().join("overlay.tar"), &recipe.overlay).context("writing the base's files")?;
+        let sh = Shell::new()?;
+        sh.change_dir(scratch.path());
+        let command = recipe.mmdebstrap(&sh, mode);
+
+        let (layer, found) = store.put_new(|out| {
+            let mut writer = LayerWriter::new(Compression::Gzip, out)?;
+            let found = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
+                .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
+            let (layer, _) = writer.finish(&distro.name.to_string())?;
+            Ok((layer.descriptor().clone(), (layer, found)))
+        })?;
+        let kernel = found.kernel.context("the packages brought no kernel in /usr/lib/modules")?;
+        // What tells one week's base from another's: the same packages have the same time.
+        let created =
+            found.newest.with_context(|| format!("{CUSTOMIZE} left no time in /{NEWEST}"))?.to_string();
+        let labels = BTreeMap::from([
+            (builder::LABEL, "ostree"),
+            (PROVIDES, "nginx,systemd"),
+            ("containers.bootc", "1"),
+            (TITLE, distro.title.as_str()),
+            ("org.opencontainers.image.version", distro.name.release()),
+            ("ostree.bootable", "true"),
+            ("ostree.linux", kernel.as_str()),
+        ]);
+        let config = Verified::own(
+            json!({
+                "created": created,
+                "architecture": recipe.arch.name(),
+                "os": "linux",
+                "config": {"Labels": labels, "Cmd": ["/sbin/init"], "StopSignal": "SIGRTMIN+3"},
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id()]},
+                "history": [{"created": created, "created_by": format!("mmdebstrap {}", recipe.suite)}],
+            })
+            .to_string()
+            .into_bytes(),
+        );
+        let config_descriptor = config.descriptor(MediaType::ImageConfig);
+        let manifest = Verified::own(
+            json!({
+                "schemaVersion": 2,
+                "mediaType": MediaType::ImageManifest,
+                "config": config_descriptor,
+                "layers": [layer.descriptor()],
+            })
+            .to_string()
+            .into_bytes(),
+        );
+        let document = Document::parse(manifest, None)?;
+        store.put(&config_descriptor, &config)?;
+        store.put(&document.descriptor(), document.blob())?;
+        store.tag(tag, &document, &Completeness::Whole)?;
+        let Descriptor { size, .. } = layer.descriptor();
+        Ok(*size)
+    }
 }
 
 impl Recipe {
@@ -263,10 +270,11 @@ fn mode() -> Result<&'static str> {
     if rustix::process::geteuid().is_root() {
         return Ok("root");
     }
+    subids::check(None)?;
     let sh = Shell::new()?;
     exec::run(cmd!(sh, "mmdebstrap --unshare-helper true"))
         .context("user namespaces do not work here")
-        .hint("run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER', or run this as root")?;
+        .hint(subids::NAMESPACES_HINT)?;
     Ok("unshare")
 }
 

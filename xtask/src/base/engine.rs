@@ -12,18 +12,16 @@ use anyhow::{Context as _, Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
 
 use super::scratch::Scratch;
-use super::subids;
 use crate::exec::{self, ExecError, printable};
 use crate::hint::hinted;
 use crate::oci::{Digest, Reference, Timestamp};
 use crate::preflight::{self, Need, Source};
+use crate::subids;
 
 const PODMAN: Need =
     Need { program: "podman", purpose: "builds bases from Containerfiles", from: Source::Debian("podman") };
 const BUILDAH: Need =
     Need { program: "buildah", purpose: "builds bases from Containerfiles", from: Source::Debian("buildah") };
-const NEWUIDMAP: Need =
-    Need { program: "newuidmap", purpose: "lets podman work without root", from: Source::Debian("uidmap") };
 
 /// What runs the steps of a build.
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
@@ -70,12 +68,8 @@ impl Engine {
     /// The engine of this machine, podman first. `preflight` installs it, or says how.
     pub(crate) fn find(root: &Path, preflight: &dyn Fn(&[Need]) -> Result<()>) -> Result<Engine> {
         let engine = Engine::choose(root);
-        let mut needs = vec![engine.need()];
-        if !rustix::process::geteuid().is_root() {
-            needs.push(NEWUIDMAP);
-        }
-        preflight(&needs)?;
-        subids::check()?;
+        preflight(&subids::needs(engine.need()))?;
+        subids::check(engine.after_new_ids())?;
         Ok(engine)
     }
 
@@ -89,6 +83,14 @@ impl Engine {
         match self {
             Engine::Podman => PODMAN,
             Engine::Buildah => BUILDAH,
+        }
+    }
+
+    /// podman keeps a process that holds the ids a user had when it started.
+    fn after_new_ids(self) -> Option<&'static str> {
+        match self {
+            Engine::Podman => Some("podman system migrate"),
+            Engine::Buildah => None,
         }
     }
 
@@ -255,6 +257,10 @@ impl Engine {
             Some(Trouble::NotInContext) => {
                 format!("a build sees {seen} alone, under these paths: put what it needs into one of them")
             }
+            Some(Trouble::NoIds) => match subids::hint(self.after_new_ids()) {
+                Ok(hint) => hint,
+                Err(error) => return error,
+            },
             Some(Trouble::Known(hint)) => hint.to_owned(),
             None => {
                 "read the lines above; the command can be run by itself in the repository's root".to_owned()
@@ -269,6 +275,8 @@ impl Engine {
 enum Trouble {
     DiskFull,
     NotInContext,
+    /// The user's ranges of ids are too small, or cannot be used.
+    NoIds,
     /// With what mends it.
     Known(&'static str),
 }
@@ -286,44 +294,40 @@ impl Trouble {
         if is_missing || says(&["on host to bind mount into container"]) {
             return Some(Trouble::NotInContext);
         }
-        known(text).map(Trouble::Known)
-    }
-}
-
-fn known(text: &str) -> Option<&'static str> {
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    Some(
-        if says(&[
+        let lacks_ids = [
             "insufficient UIDs or GIDs",
             "not enough unused ID",
             "no subuid ranges",
             "no subgid ranges",
             "newuidmap",
             "newgidmap",
-        ]) {
-            "run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER' and 'podman system migrate'"
-        } else if says(&["setrlimit", "error setting rlimit"]) {
-            "set default_ulimits in a file that CONTAINERS_CONF names: see containers.conf(5)"
-        } else if says(&["cgroups in hybrid mode not supported"]) {
-            "install runc, and set runtime = \"runc\" in a file that CONTAINERS_CONF names: see containers.conf(5)"
-        } else if says(&["manifest unknown"]) {
-            "the upstream image is gone from its registry: 'cargo xtask base DISTRO --update-pin' takes today's"
-        } else if says(&["unauthorized", "authentication required"]) {
-            "run 'podman login' for the upstream's registry"
-        } else if says(&["pinging container registry", "dial tcp", "i/o timeout"]) {
-            "the upstream's registry has to be reachable: check the network, and run the command again"
-        } else if says(&[
-            "Cannot download repomd.xml",
-            "Failed to download metadata",
-            "Could not resolve host",
-        ]) {
-            "the distro's package mirror has to be reachable from a build: check the network and its proxy settings"
-        } else if says(&["bootc container lint"]) {
-            "mend what the lines above name: a host would stumble over it"
-        } else {
-            return None;
-        },
-    )
+        ];
+        if says(&lacks_ids) {
+            return Some(Trouble::NoIds);
+        }
+        known(text).map(Trouble::Known)
+    }
+}
+
+fn known(text: &str) -> Option<&'static str> {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    Some(if says(&["setrlimit", "error setting rlimit"]) {
+        "set default_ulimits in a file that CONTAINERS_CONF names: see containers.conf(5)"
+    } else if says(&["cgroups in hybrid mode not supported"]) {
+        "install runc, and set runtime = \"runc\" in a file that CONTAINERS_CONF names: see containers.conf(5)"
+    } else if says(&["manifest unknown"]) {
+        "the upstream image is gone from its registry: 'cargo xtask base DISTRO --update-pin' takes today's"
+    } else if says(&["unauthorized", "authentication required"]) {
+        "run 'podman login' for the upstream's registry"
+    } else if says(&["pinging container registry", "dial tcp", "i/o timeout"]) {
+        "the upstream's registry has to be reachable: check the network, and run the command again"
+    } else if says(&["Cannot download repomd.xml", "Failed to download metadata", "Could not resolve host"]) {
+        "the distro's package mirror has to be reachable from a build: check the network and its proxy settings"
+    } else if says(&["bootc container lint"]) {
+        "mend what the lines above name: a host would stumble over it"
+    } else {
+        return None;
+    })
 }
 
 #[cfg(test)]
@@ -363,8 +367,12 @@ mod tests {
                        stat: \"/configs/x\": no such file or directory";
         assert_eq!(Trouble::of(outside), Some(Trouble::NotInContext));
         assert_eq!(Trouble::of("something else"), None);
-        check("potentially insufficient UIDs or GIDs available in user namespace", "--add-subuids");
-        check("Error: cannot set up namespace using \"/usr/bin/newuidmap\": exit status 1", "--add-subuids");
+        for lacking in [
+            "potentially insufficient UIDs or GIDs available in user namespace",
+            "Error: cannot set up namespace using \"/usr/bin/newuidmap\": exit status 1",
+        ] {
+            assert_eq!(Trouble::of(lacking), Some(Trouble::NoIds));
+        }
         check("crun: setrlimit `RLIMIT_NOFILE`: Operation not permitted", "CONTAINERS_CONF");
         check("creating container for [/bin/sh]: cgroups in hybrid mode not supported", "runc");
         check("reading manifest sha256:0 in quay.io/x/y: manifest unknown: manifest unknown", "--update-pin");

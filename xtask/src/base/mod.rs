@@ -6,41 +6,27 @@ mod context;
 pub(crate) mod debian;
 pub(crate) mod engine;
 mod graft;
+mod local;
 pub(crate) mod pin;
 pub(crate) mod publish;
 mod scratch;
-mod subids;
 mod upstream;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node};
-use crate::oci::document::MAX_CONFIG;
-use crate::oci::{Base, Digest, Document, ImageName, Platform, Reference};
-use crate::progress::Progress;
+use crate::oci::{Base, Digest, ImageName, Platform, Reference};
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::store::Store;
-use crate::workspace::Distro;
-
-use self::scratch::Scratch;
 
 pub(crate) use advice::{TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME};
-
-/// Whether a base that is there already will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// If its inputs have not changed.
-    IfUnchanged,
-    /// Never: packages may have changed on the mirror.
-    Always,
-}
+pub(crate) use local::Freshness;
 
 /// A base for each platform that was asked for, and where its layers are.
 pub(crate) struct ResolvedBase {
@@ -91,92 +77,6 @@ pub(crate) fn image(
             .hint("name an image that bootc can install, such as quay.io/centos-bootc/centos-bootc:stream10")
     };
     read().with_context(|| format!("reading the base {name}"))
-}
-
-/// What is said while another run has the layout `dir`.
-fn waiting_for(dir: &Path) -> String {
-    format!("waiting for another run, which is writing {}", dir.display())
-}
-
-/// Whether the base of these inputs is there and need not be made. A layout that is damaged is
-/// an error, unless it is made anew anyway.
-fn is_made((dir, tag): (&Path, &str), freshness: Freshness, distro: &Distro) -> Result<bool> {
-    match (is_there(dir, tag), freshness) {
-        (Ok(is_there), Freshness::IfUnchanged) => Ok(is_there),
-        (Ok(_) | Err(_), Freshness::Always) => Ok(false),
-        (Err(error), Freshness::IfUnchanged) => Err(anyhow!("{} is damaged: {error:#}", dir.display()))
-            .hint(format!("run 'cargo xtask base {} --force' to make it anew", distro.name)),
-    }
-}
-
-/// The layout to make a base in, once no other run writes it. One that is damaged is emptied: there
-/// is nothing in it that could be used until the new base is whole.
-fn layout((dir, tag): (&Path, &str), freshness: Freshness, progress: &Progress) -> Result<Store> {
-    let on_wait = || progress.line(waiting_for(dir));
-    let is_damaged = || freshness == Freshness::Always && is_there(dir, tag).is_err();
-    if is_damaged() {
-        // Another run that is writing it holds the lock, if it has come that far.
-        let lock =
-            dir.join("oci-layout").is_file().then(|| Store::lock_when_free(dir, on_wait)).transpose()?;
-        if is_damaged() {
-            empty(dir).with_context(|| format!("removing {}", dir.display()))?;
-        }
-        drop(lock);
-    }
-    Store::create_when_free(dir, on_wait)
-}
-
-/// Removes what is in a layout, but for what tells that it is one and what killed builds have left:
-/// that says what else they have on the machine.
-fn empty(dir: &Path) -> Result<()> {
-    if !dir.is_dir() {
-        return Ok(fs::remove_file(dir)?);
-    }
-    let mut kept: Vec<PathBuf> = Scratch::left(dir)?.into_iter().map(|scratch| scratch.dir).collect();
-    kept.push(dir.join("oci-layout"));
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if !kept.contains(&path) {
-            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the layout has the image, with the layers that were made here. What is half there, or
-/// cannot be read, is an error.
-fn is_there(dir: &Path, tag: &str) -> Result<bool> {
-    let is_new = || -> Result<bool> {
-        if !dir.exists() || dir.join("oci-layout").is_file() {
-            return Ok(true);
-        }
-        let mut entries = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
-        Ok(entries.next().is_none())
-    };
-    // A run that was killed leaves a layout without an index.
-    if !dir.join("index.json").exists() && is_new()? {
-        return Ok(false);
-    }
-    let store = Store::open(dir)?;
-    if !store.tags()?.iter().any(|there| there == tag) {
-        return Ok(false);
-    }
-    let manifest = match store.document(Some(tag))? {
-        Document::Manifest(manifest) => manifest,
-        Document::Index(_) => bail!("{tag} is an index"),
-    };
-    store.read(&manifest.config, MAX_CONFIG)?;
-    // An upstream's layers stay in its registry; the last one is always ours.
-    let layers = match store.layers_in()? {
-        None => &manifest.layers[..],
-        Some(_) => &manifest.layers[manifest.layers.len().saturating_sub(1)..],
-    };
-    for layer in layers {
-        if !store.has(layer)? {
-            bail!("{} is not there, or not whole", layer.digest);
-        }
-    }
-    Ok(true)
 }
 
 /// Every file and link below `folder`, under its path from there; of a file's mode only whether it

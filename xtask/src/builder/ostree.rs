@@ -20,6 +20,7 @@ use crate::oci::Digest;
 use crate::oci::flatten::{self, Plan};
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
+use crate::subids;
 
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
@@ -67,14 +68,9 @@ const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
 
 const UNSHARE: Need =
     Need { program: "unshare", purpose: "lets the image install itself", from: Source::Debian("util-linux") };
-const NEWUIDMAP: Need = Need {
-    program: "newuidmap",
-    purpose: "lets the image install itself without root",
-    from: Source::Debian("uidmap"),
-};
 
 pub(super) fn needs() -> Vec<Need> {
-    if is_root() { vec![UNSHARE] } else { vec![UNSHARE, NEWUIDMAP] }
+    subids::needs(UNSHARE)
 }
 
 /// Says what of a config this builder cannot do, all of it.
@@ -260,12 +256,13 @@ fn user_namespace() -> &'static [&'static str] {
 }
 
 pub(super) fn check_namespaces() -> Result<()> {
+    subids::check(None)?;
     let sh = Shell::new()?;
     let command = cmd!(sh, "unshare").args(user_namespace()).args(["--mount", "--pid", "--fork", "true"]);
     let hint = if is_root() {
         "namespaces may be forbidden in a container: run it on the machine itself"
     } else {
-        "run 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER', or run this as root"
+        subids::NAMESPACES_HINT
     };
     exec::run(command).context("namespaces do not work here").hint(hint)
 }

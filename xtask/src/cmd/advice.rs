@@ -26,7 +26,7 @@ pub(super) struct Ground<'a> {
 }
 
 /// Warns of what whoever builds on a base should know.
-pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, (registry, session): (&Client, &Session)) {
+pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, registry: &Client, session: &Session) {
     let Ground { name, base, published } = ground;
     let tagged = match name {
         ImageName::Registry(reference) if reference.digest().is_some() => reference.tag().map(|tag| {
@@ -35,16 +35,14 @@ pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, (registry, session
         }),
         ImageName::Registry(_) | ImageName::Layout { .. } => None,
     };
-    let now = tagged.as_ref().map(|tag| container::ask(tag, registry, "check the tag"));
-    let named = match (&tagged, now) {
-        (Some(tag), Some(Ok(now))) => Some(Named { tag, digest: base.digest, now }),
+    let named = tagged.as_ref().and_then(|tag| match container::ask(tag, registry, "check the tag") {
+        Ok(now) => Some(Named { tag, digest: base.digest, now }),
         // The image is there, by its digest: what became of its tag must not stop anybody.
-        (Some(tag), Some(Err(error))) => {
+        Err(error) => {
             session.progress.warn(format!("whether {tag} has moved is not known: {error:#}"));
             None
         }
-        (None, _) | (_, None) => None,
-    };
+    });
     let Some(image) = base.images.first() else { return };
     let is_published = |reference: &Reference| {
         (reference.registry(), reference.repository()) == (published.registry(), published.name())
@@ -66,11 +64,7 @@ pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, (registry, session
 
 /// Warns where `distro`'s other base, the local one or the one in `published`, is newer than the
 /// one that is built on.
-pub(super) fn warn_of_newer(
-    ground: Ground<'_>,
-    distro: &DistroName,
-    (registry, session): (&Client, &Session),
-) {
+pub(super) fn warn_of_newer(ground: Ground<'_>, distro: &DistroName, registry: &Client, session: &Session) {
     let Ground { name, base, published } = ground;
     let here = local(distro, session);
     let there = published.tagged(&tag(distro));
@@ -107,11 +101,7 @@ pub(super) fn warn_of_newer(
 
 /// Warns where the image `name`, which is about to be replaced, was built on what the tag of `base`
 /// named before.
-pub(super) fn warn_of_rebase(
-    name: &ImageName,
-    base: &ResolvedBase,
-    (registry, session): (&Client, &Session),
-) {
+pub(super) fn warn_of_rebase(name: &ImageName, base: &ResolvedBase, registry: &Client, session: &Session) {
     let Some(tag) = &base.reference else { return };
     let document = match name {
         layout @ ImageName::Layout { dir, tag: Some(tag) } if has_image(layout) => {
@@ -127,7 +117,7 @@ pub(super) fn warn_of_rebase(
         Ok(Some(document)) => {
             let annotations = document.annotations();
             let name = session.shown_name(name);
-            if let Some(advice) = rebased(&name, annotations.as_ref(), (tag, base.digest)) {
+            if let Some(advice) = rebased(&name, annotations.as_ref(), tag, base.digest) {
                 session.progress.warn(advice.to_string());
             }
         }

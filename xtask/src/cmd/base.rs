@@ -52,7 +52,10 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
         pushed = publication
             .push(repository, &registry, session)
             .with_context(|| format!("the base is made, and kept in {}", session.shown(&dir).display()))
-            .hint(format!("'{}' pushes it without making it again", push_again(&distro.name, flags)))?;
+            .hint(format!(
+                "'{}' pushes it without making it again",
+                push_again(&distro.name, flags, session)
+            ))?;
     }
     if !matches!(distro.kind, DistroKind::Packages { .. }) && pushed.is_empty() {
         let shown = session.shown(&dir);
@@ -107,9 +110,13 @@ pub(crate) fn open(
     }
 }
 
-/// Where the base of a distro is once it was made here.
+/// The base of a distro, once it was made here.
 pub(super) fn local(distro: &DistroName, session: &Session) -> ImageName {
-    ImageName::Layout { dir: session.root.join("target/base").join(distro.to_string()), tag: None }
+    ImageName::Layout { dir: local_dir(distro, session), tag: None }
+}
+
+fn local_dir(distro: &DistroName, session: &Session) -> PathBuf {
+    session.root.join("target/base").join(distro.to_string())
 }
 
 pub(super) fn has_image(name: &ImageName) -> bool {
@@ -132,7 +139,7 @@ fn make(
     registry: &Client,
     session: &Session,
 ) -> Result<(PathBuf, ImageName)> {
-    let dir = session.root.join("target/base").join(distro.name.to_string());
+    let dir = local_dir(&distro.name, session);
     let (root, progress) = (&session.root, &session.progress);
     let name = match &distro.kind {
         DistroKind::Packages { .. } if request.from.is_some() => {
@@ -163,12 +170,13 @@ fn make(
 }
 
 /// The command that pushes a base that is there.
-fn push_again(distro: &DistroName, flags: &MakeBase) -> String {
+fn push_again(distro: &DistroName, flags: &MakeBase, session: &Session) -> String {
     let epoch = flags.source_date_epoch.map(|time| format!("SOURCE_DATE_EPOCH={} ", time.seconds()));
     let from = flags.from.as_ref().map(|from| format!(" --from {from}"));
     let image = flags.image.as_ref().map(|image| format!(" --image {image}"));
     let [epoch, from, image] = [epoch, from, image].map(Option::unwrap_or_default);
-    format!("{epoch}cargo xtask base {distro}{from} --push{image}")
+    let plain: String = session.plain_http.iter().map(|name| format!(" --plain-http {name}")).collect();
+    format!("{epoch}cargo xtask base {distro}{from} --push{image}{plain}")
 }
 
 /// Writes down what the upstream's tag names now.

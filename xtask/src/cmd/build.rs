@@ -37,13 +37,13 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
         ImageName::Layout { dir, tag } => {
             let tag = tag.as_deref().unwrap_or(&made.tag);
             let name = ImageName::Layout { dir: dir.clone(), tag: Some(tag.to_owned()) };
-            advice::warn_of_rebase(&name, &made.base, (&registry, session));
+            advice::warn_of_rebase(&name, &made.base, &registry, session);
             let stored = made.store(&Store::create(dir)?, tag, base_layers, session, &registry)?;
             made.report(session.shown_name(&name).to_string(), Some(&stored), None)
         }
         name @ ImageName::Registry(target) => {
             refuse_official(target)?;
-            advice::warn_of_rebase(name, &made.base, (&registry, session));
+            advice::warn_of_rebase(name, &made.base, &registry, session);
             let pushed = made.push(target, &registry, session)?;
             made.report(target.to_string(), None, Some(&pushed))
         }
@@ -121,22 +121,21 @@ pub(super) fn make_of(
     });
 
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
-    let ask = (registry, session);
     let opened = match &flags.base {
         Some(name) => base::open(name.clone(), registry)?,
         None => {
             let distro = super::base::find(&query, workspace, session)?;
-            super::base::open(distro, repository, needs, ask)?
+            super::base::open(distro, repository, needs, (registry, session))?
         }
     };
     session.ensure(needs)?;
     let base_name = opened.name.clone();
     let base = base::resolve(opened, &platforms, registry)?;
     let ground = Ground { name: &base_name, base: &base, published: repository };
-    advice::warn(ground, workspace, ask);
+    advice::warn(ground, workspace, registry, session);
     // Only a push asks a registry about a base that is here.
     if matches!(base_name, ImageName::Registry(_)) || flags.base.is_some() && deliver.push {
-        advice::warn_of_newer(ground, &distro, ask);
+        advice::warn_of_newer(ground, &distro, registry, session);
     }
     let binaries = match &workspace.apps[..] {
         [] => Vec::new(),

@@ -44,7 +44,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     }
 
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
-    advice::warn_of_rebase(&name, &made.base, (&registry, session));
+    advice::warn_of_rebase(&name, &made.base, &registry, session);
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
     let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
@@ -67,7 +67,9 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let lasting_packed: Vec<PackedReport> = packed.iter().flatten().map(PackedReport::lasting).collect();
     let lasting = Report { image: &report.lasting(), disks: made_disks, packed: &lasting_packed };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
+    let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
+    drop(lock);
     let disks = disks.hint("'--no-disks' leaves the disks out")?;
     let packed = packed.hint("'--no-pack' leaves the disks where they are")?;
     pushed?;

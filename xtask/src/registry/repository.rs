@@ -1,5 +1,6 @@
 //! Where a repository is: a reference becomes the origin and the URLs that requests go to.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -29,6 +30,12 @@ impl FromStr for RegistryName {
             Ok(reference) if reference.registry() == text => Ok(RegistryName(text.to_owned())),
             Ok(_) | Err(_) => Err(RegistryNameError(text.to_owned())),
         }
+    }
+}
+
+impl fmt::Display for RegistryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

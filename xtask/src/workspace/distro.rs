@@ -292,6 +292,7 @@ mod tests {
             assert_eq!(bad.parse::<DistroName>(), Err(DistroNameError(bad.to_owned())));
         }
     }
+
     #[test]
     fn upstreams_have_a_tag_and_perhaps_a_digest() {
         let check = |text: &str, expected: &str| {

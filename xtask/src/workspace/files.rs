@@ -46,6 +46,13 @@ impl SourceFile {
         }
     }
 
+    /// The lines of tmpfiles.d and sysusers.d that say something, with their numbers.
+    pub(super) fn statements(&self, problems: &mut Problems) -> Vec<(usize, &str)> {
+        let lines = self.text(problems).unwrap_or_default().lines().map(str::trim);
+        let lines = (1..).zip(lines);
+        lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect()
+    }
+
     /// Notes what a parser says of the text at `span`.
     pub(super) fn wrong_toml(&self, message: &str, span: Option<Range<usize>>, problems: &mut Problems) {
         let message = message.replace('\n', ", ");

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One thing to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,9 +14,22 @@ pub(crate) struct Problem {
     pub(crate) hint: String,
 }
 
+/// What is wrong with one line of a file, and the edit that mends it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wrong {
+    pub(super) message: String,
+    pub(super) hint: String,
+}
+
 /// Everything that has to be mended first, in the order in which it was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Problems(pub(crate) Vec<Problem>);
+
+impl Wrong {
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Wrong {
+        Wrong { message: message.into(), hint: hint.into() }
+    }
+}
 
 impl Problems {
     /// Notes one more; one that is known already is not told twice.
@@ -30,6 +43,12 @@ impl Problems {
         if !self.0.contains(&problem) {
             self.0.push(problem);
         }
+    }
+
+    /// Notes what is wrong with the line `number`.
+    pub(super) fn add_line(&mut self, path: &Path, number: usize, wrong: Wrong) {
+        let Wrong { message, hint } = wrong;
+        self.add(path, format!("line {number}: {message}"), hint);
     }
 
     /// `value`, if nothing was noted.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::distro::{BASE, SHARED};
 use super::files::{EntryKind, SourceFile, Tree};
-use super::problem::Problems;
+use super::problem::{Problems, Wrong};
 use super::unit::words;
 
 /// Where a rootfs of the bases has such files.
@@ -57,9 +57,9 @@ impl Accounts {
         let mut accounts = Accounts::default();
         for folder in folders {
             for file in tree.files(folder.join(IN_ROOTFS), problems) {
-                for (line, claims) in lines(&file).filter_map(|(line, text)| Some((line, parse(text).ok()?)))
-                {
-                    for claim in claims {
+                for (line, text) in file.statements(problems) {
+                    // A base may have a newer systemd, which takes more: its build tells.
+                    for claim in parse(text).unwrap_or_default() {
                         accounts.add(claim, format!("{}, line {line}", file.path.display()));
                     }
                 }
@@ -70,20 +70,17 @@ impl Accounts {
 
     /// Checks a file of ours, and takes what it claims.
     pub(super) fn check(&mut self, file: &SourceFile, problems: &mut Problems) {
-        if file.text(problems).is_none() {
-            return;
-        }
-        for (line, text) in lines(file) {
+        for (line, text) in file.statements(problems) {
             let claims = match parse(text) {
                 Ok(claims) => claims,
-                Err((message, hint)) => {
-                    problems.add(&file.path, format!("line {line}: {message}"), hint);
+                Err(wrong) => {
+                    problems.add_line(&file.path, line, wrong);
                     continue;
                 }
             };
             // A user brings a group of its name: one problem is enough.
-            if let Some((message, hint)) = claims.iter().find_map(|claim| self.conflict(claim)) {
-                problems.add(&file.path, format!("line {line}: {message}"), hint);
+            if let Some(wrong) = claims.iter().find_map(|claim| self.conflict(claim)) {
+                problems.add_line(&file.path, line, wrong);
                 continue;
             }
             for claim in claims {
@@ -92,18 +89,18 @@ impl Accounts {
         }
     }
 
-    fn conflict(&self, claim: &Claim) -> Option<(String, String)> {
+    fn conflict(&self, claim: &Claim) -> Option<Wrong> {
         let what = claim.kind.name();
         if let Some(holder) = self.by_name.get(&(claim.kind, claim.name.clone()))
             && let (Some(id), Some(theirs)) = (claim.id, holder.id)
             && id != theirs
         {
             let message = format!("{what} `{}` has the id {theirs} already ({})", claim.name, holder.place);
-            return Some((message, format!("write {theirs}, or rename it")));
+            return Some(Wrong::new(message, format!("write {theirs}, or rename it")));
         }
         let holder = self.by_id.get(&(claim.kind, claim.id?)).filter(|holder| holder.name != claim.name)?;
         let message = format!("the {what} id {} is `{}`'s ({})", claim.id?, holder.name, holder.place);
-        Some((message, "choose another id below 1000, or write - for any".to_owned()))
+        Some(Wrong::new(message, "choose another id below 1000, or write - for any"))
     }
 
     fn add(&mut self, claim: Claim, place: String) {
@@ -125,15 +122,8 @@ impl Kind {
     }
 }
 
-/// Lines that say something, with their numbers.
-fn lines(file: &SourceFile) -> impl Iterator<Item = (usize, &str)> {
-    let text = str::from_utf8(&file.bytes).unwrap_or_default();
-    let lines = text.lines().map(str::trim).zip(1..).map(|(line, number)| (number, line));
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-}
-
-fn parse(line: &str) -> Result<Vec<Claim>, (String, String)> {
-    let wrong = |message: String, hint: &str| Err((message, hint.to_owned()));
+fn parse(line: &str) -> Result<Vec<Claim>, Wrong> {
+    let wrong = |message: String, hint: &str| Err(Wrong::new(message, hint));
     let Some(fields) = words(line) else { return wrong("a quote is left open".to_owned(), "close it") };
     let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
     let field = |number: usize| fields.get(number).copied().unwrap_or("-");

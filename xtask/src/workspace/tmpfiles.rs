@@ -2,7 +2,7 @@
 //! Source: tmpfiles.d(5) of systemd 252, which is the oldest that a host has (CentOS Stream 9).
 
 use super::files::SourceFile;
-use super::problem::Problems;
+use super::problem::{Problems, Wrong};
 
 /// The types of lines. Those that need an argument come second.
 const TYPES: &str = "fwdDevqQpLcbCxXrRzZtThHaAF";
@@ -30,50 +30,40 @@ const WRITABLE: [&str; 14] = [
 /// Folders that are links, which systemd warns of at each boot.
 const LEGACY: [(&str, &str); 2] = [("/var/run", "/run"), ("/var/lock", "/run/lock")];
 
-/// Something wrong with a line, and the edit that mends it.
-type Wrong = (String, String);
-
 pub(super) fn check(file: &SourceFile, problems: &mut Problems) {
-    let Some(text) = file.text(problems) else { return };
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        if let Err((message, hint)) = check_line(line) {
-            problems.add(&file.path, format!("line {}: {message}", index + 1), hint);
+    for (number, line) in file.statements(problems) {
+        if let Err(wrong) = check_line(line) {
+            problems.add_line(&file.path, number, wrong);
         }
     }
 }
 
 fn check_line(line: &str) -> Result<(), Wrong> {
-    let (fields, argument) = split(line).ok_or_else(|| wrong("a quote is left open", "close it"))?;
+    let (fields, argument) = split(line).ok_or_else(|| Wrong::new("a quote is left open", "close it"))?;
     let mut fields = fields.iter().map(String::as_str);
     let field = |text: Option<&str>| text.filter(|text| *text != "-").map(str::to_owned);
     let kind = fields.next().unwrap_or_default();
     check_type(kind)?;
     let path = fields
         .next()
-        .ok_or_else(|| wrong("names no path", "write TYPE PATH MODE USER GROUP AGE ARGUMENT"))?;
+        .ok_or_else(|| Wrong::new("names no path", "write TYPE PATH MODE USER GROUP AGE ARGUMENT"))?;
     check_path(kind, path)?;
     if let Some(mode) = field(fields.next())
         && !is_mode(&mode)
     {
-        return Err((format!("`{mode}` is not a mode"), "write it like 0755, or -".to_owned()));
+        return Err(Wrong::new(format!("`{mode}` is not a mode"), "write it like 0755, or -"));
     }
     for owner in [fields.next(), fields.next()].into_iter().filter_map(field) {
         let name = owner.trim_start_matches(':');
         if !name.starts_with('%') && !super::sysusers::is_name(name) && !is_number(name) {
             let edit = "name a user or a group of the base, or one of configs/sysusers.d";
-            return Err((
-                format!("`{owner}` is neither a user's or a group's name nor an id"),
-                edit.to_owned(),
-            ));
+            let message = format!("`{owner}` is neither a user's or a group's name nor an id");
+            return Err(Wrong::new(message, edit));
         }
     }
     let needs_argument = kind.starts_with(|c| WITH_ARGUMENT.contains(c));
     if needs_argument && matches!(argument, "" | "-") {
-        return Err((format!("type `{kind}` needs an argument"), "write it in the seventh field".to_owned()));
+        return Err(Wrong::new(format!("type `{kind}` needs an argument"), "write it in the seventh field"));
     }
     Ok(())
 }
@@ -83,7 +73,7 @@ fn check_type(kind: &str) -> Result<(), Wrong> {
     let is_known = letters.next().is_some_and(|letter| TYPES.contains(letter))
         && letters.all(|modifier| MODIFIERS.contains(modifier));
     let edit = "use d for a folder, f for a file, L for a link: tmpfiles.d(5) has them all";
-    if is_known { Ok(()) } else { Err((format!("`{kind}` is not a type"), edit.to_owned())) }
+    if is_known { Ok(()) } else { Err(Wrong::new(format!("`{kind}` is not a type"), edit)) }
 }
 
 fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
@@ -93,10 +83,10 @@ fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
     }
     let edit = "use a path below /var or /run";
     let Some(below) = path.strip_prefix('/') else {
-        return Err((format!("`{path}` is not an absolute path"), edit.to_owned()));
+        return Err(Wrong::new(format!("`{path}` is not an absolute path"), edit));
     };
     if path.split('/').any(|part| part == "..") {
-        return Err((format!("{path} has `..` in it"), "write the path without it".to_owned()));
+        return Err(Wrong::new(format!("{path} has `..` in it"), "write the path without it"));
     }
     for (legacy, new) in LEGACY {
         let is_in = |folder: &str| {
@@ -104,7 +94,7 @@ fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
         };
         if is_in(legacy) {
             let edit = format!("write {new}{}", &path[legacy.len()..]);
-            return Err((format!("{legacy} is only a link to {new}"), edit));
+            return Err(Wrong::new(format!("{legacy} is only a link to {new}"), edit));
         }
     }
     let is_below =
@@ -112,9 +102,9 @@ fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
     if kind.starts_with(|c| KEEPS.contains(c)) || WRITABLE.iter().any(is_below) {
         Ok(())
     } else if is_below(&"usr") {
-        Err((format!("{path} cannot be changed, /usr is read-only"), edit.to_owned()))
+        Err(Wrong::new(format!("{path} cannot be changed, /usr is read-only"), edit))
     } else {
-        Err((format!("{path} cannot be made, the root of a host is read-only"), edit.to_owned()))
+        Err(Wrong::new(format!("{path} cannot be made, the root of a host is read-only"), edit))
     }
 }
 
@@ -126,10 +116,6 @@ fn is_mode(mode: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn wrong(message: &str, hint: &str) -> Wrong {
-    (message.to_owned(), hint.to_owned())
 }
 
 /// The first six fields, without their quotes, and the argument, which is the rest of the line as
@@ -217,7 +203,7 @@ mod tests {
     #[test]
     fn lines_that_a_host_refuses() {
         let check = |line: &str, expected: &str| {
-            let (message, hint) = check_line(line).unwrap_err();
+            let Wrong { message, hint } = check_line(line).unwrap_err();
             assert_eq!(format!("{message}; {hint}"), expected, "{line}");
         };
         let types = "use d for a folder, f for a file, L for a link: tmpfiles.d(5) has them all";

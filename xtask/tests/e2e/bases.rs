@@ -18,6 +18,9 @@ use crate::values::{
     check_sysctl, check_systemd,
 };
 
+/// The time of bases that are to be the same again: 2023-11-14.
+pub(crate) const EPOCH: &str = "1700000000";
+
 impl Workspace {
     /// Runs `base`, with the test's own store of images.
     pub(crate) fn base(&self, arguments: &str) -> Run {
@@ -33,11 +36,16 @@ impl Workspace {
         run
     }
 
-    /// The same, on a day that is set.
-    fn made_on_a_day(&self, arguments: &str) -> Run {
+    /// Runs `base` at a time that is set, in seconds since 1970.
+    pub(crate) fn base_at(&self, epoch: &str, arguments: &str) -> Run {
         let mut command = self.command(arguments);
         set_up_engine(self, &mut command);
-        let run = Run::new(command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap());
+        Run::new(command.env("SOURCE_DATE_EPOCH", epoch).output().unwrap())
+    }
+
+    /// The same, of what has to succeed.
+    pub(crate) fn made_at(&self, epoch: &str, arguments: &str) -> Run {
+        let run = self.base_at(epoch, arguments);
         assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
         run
     }
@@ -150,7 +158,7 @@ fn every_containerfile_makes_the_same_base() {
     for distro in distros.into_iter().filter(|distro| !distro["upstream"].is_null()) {
         let name = distro["name"].as_str().unwrap();
         let from = upstream.of(name);
-        let run = workspace.made_on_a_day(&format!("base {name} --from {from}"));
+        let run = workspace.made_at(EPOCH, &format!("base {name} --from {from}"));
         assert_eq!(run.stderr.contains("ended on"), distro["ended"].as_bool().unwrap(), "{}", run.stderr);
         let base = workspace.base_of(name);
 
@@ -204,7 +212,7 @@ fn every_containerfile_makes_the_same_base() {
     // Made once more, of another checkout and in another engine's store, a base is the very same.
     let other = Workspace::new();
     let name = "centos-stream10";
-    other.made_on_a_day(&format!("base {name} --from {}:{name}", upstream.name));
+    other.made_at(EPOCH, &format!("base {name} --from {}:{name}", upstream.name));
     assert_eq!(other.digest_of(name), workspace.digest_of(name), "{name}");
 }
 
@@ -492,14 +500,7 @@ fn a_base_is_pushed_under_its_day_and_its_name() {
     let workspace = tiny(&upstream);
     let image = format!("{}/me/os", upstream.registry.address());
     let push = format!("base tiny-1 --push --image {image} --json");
-    let run = || -> Value {
-        let mut command = workspace.command(&push);
-        set_up_engine(&workspace, &mut command);
-        command.env("SOURCE_DATE_EPOCH", "1700000000");
-        let run = Run::new(command.output().unwrap());
-        assert_eq!(run.code, Some(0), "{}", run.stderr);
-        serde_json::from_str(&run.stdout).unwrap()
-    };
+    let run = || -> Value { serde_json::from_str(&workspace.made_at(EPOCH, &push).stdout).unwrap() };
     let report = run();
     // Within the upstream's registry, its layers are mounted: ours and the config are sent.
     let (first, then) = (&report["pushed"][0], &report["pushed"][1]);
@@ -523,9 +524,7 @@ fn a_base_is_pushed_under_its_day_and_its_name() {
 
     // The same inputs make the same bytes, in another folder and in another store.
     let other = tiny(&upstream);
-    let mut command = other.command("base tiny-1 --force");
-    set_up_engine(&other, &mut command);
-    let made = Run::new(command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap());
+    let made = other.made_at(EPOCH, "base tiny-1 --force");
     assert_eq!(made.stdout.trim_end(), report["digest"].as_str().unwrap(), "{}", made.stderr);
 
     // Apps go on top of the layout too: whole, and into another registry, layers that are not in it

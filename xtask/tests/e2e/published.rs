@@ -5,19 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
-use crate::bases::{push, tiny};
+use crate::bases::{EPOCH, push, tiny};
 use crate::harness::{Run, Workspace, fingerprint, judge, skopeo_push};
-use crate::standin::{Upstream, set_up_engine};
+use crate::standin::Upstream;
 
-const EPOCH: &str = "1700000000";
 const DATED: &str = "base-tiny-1-20231114";
 
 /// Makes the base of `tiny-1` at a time, and pushes it.
 fn publish_at(workspace: &Workspace, image: &str, epoch: &str) -> Value {
-    let mut command = workspace.command(&format!("base tiny-1 --push --json --image {image}"));
-    set_up_engine(workspace, &mut command);
-    let run = Run::new(command.env("SOURCE_DATE_EPOCH", epoch).output().unwrap());
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let run = workspace.made_at(epoch, &format!("base tiny-1 --push --json --image {image}"));
     serde_json::from_str(&run.stdout).unwrap()
 }
 
@@ -129,9 +125,7 @@ fn platforms_share_a_tag() {
     let standin = format!("oci:{}:t", workspace.path("../standin").display());
     skopeo_push(&standin, &moving, "");
     judge("crane", &format!("mutate {moving} --set-platform windows/amd64 --tag {moving}"));
-    let mut command = workspace.command(&format!("base tiny-1 --push --image {image}"));
-    set_up_engine(&workspace, &mut command);
-    let error = Run::new(command.env("SOURCE_DATE_EPOCH", EPOCH).output().unwrap()).failure();
+    let error = workspace.base_at(EPOCH, &format!("base tiny-1 --push --image {image}")).failure();
     insta::assert_snapshot!(error, @"
     error: the base is made, and kept in target/base/tiny-1: reading what 127.0.0.1:PORT/me/os:base-tiny-1 is now: it is for windows/amd64, which nothing boots on
     hint: 'SOURCE_DATE_EPOCH=1700000000 cargo xtask base tiny-1 --push --image 127.0.0.1:PORT/me/os' pushes it without making it again
@@ -193,9 +187,7 @@ fn a_base_that_is_not_published_is_made_or_found_here() {
     assert_eq!(on(&build), old);
 
     // The other way round, where a push speaks to the registry anyway.
-    let mut command = workspace.command("base tiny-1");
-    set_up_engine(&workspace, &mut command);
-    assert_eq!(Run::new(command.env("SOURCE_DATE_EPOCH", "86400").output().unwrap()).code, Some(0));
+    workspace.made_at("86400", "base tiny-1");
     let pushed = format!("{build} --base oci:target/base/tiny-1 --push");
     assert_eq!(
         warnings(&workspace.run(&pushed)),
@@ -327,13 +319,8 @@ fn an_upstream_may_be_in_dockers_form() {
 fn a_damaged_base_is_told_and_mended() {
     let upstream = Upstream::empty();
     let workspace = tiny(&upstream);
-    let epoch = |arguments: &str| {
-        let mut command = workspace.command(arguments);
-        set_up_engine(&workspace, &mut command);
-        Run::new(command.env("SOURCE_DATE_EPOCH", EPOCH).output().unwrap())
-    };
-    let good = epoch("base tiny-1");
-    assert_eq!(good.code, Some(0), "{}", good.stderr);
+    let epoch = |arguments: &str| workspace.base_at(EPOCH, arguments);
+    let good = workspace.made_at(EPOCH, "base tiny-1");
     let dir = workspace.path("target/base/tiny-1");
     let layout = workspace.layout("target/base/tiny-1");
     let blob = |what: fn(&Value) -> &Value| {

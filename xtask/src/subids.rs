@@ -8,6 +8,7 @@ use xshell::{Shell, cmd};
 
 use crate::exec;
 use crate::hint::WithHint;
+use crate::preflight::{Need, Source};
 
 /// How many ids a user gets, and from where on. Source: SUB_UID_COUNT and SUB_UID_MIN in
 /// login.defs(5).
@@ -16,17 +17,30 @@ const FIRST: u64 = 100_000;
 
 const FILES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
-/// Makes sure that this user has ranges, unless it is root.
-pub(crate) fn check() -> Result<()> {
-    let user = rustix::process::geteuid();
-    if user.is_root() {
+const NEWUIDMAP: Need = Need {
+    program: "newuidmap",
+    purpose: "lets an ordinary user make images",
+    from: Source::Debian("uidmap"),
+};
+
+/// What helps a user who has ranges, but no namespaces to use them in.
+pub(crate) const NAMESPACES_HINT: &str = "run this as root, or have user namespaces allowed: user_namespaces(7) has \
+     their limits, and Ubuntu 'sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0'";
+
+/// What `program` needs on this machine, itself included.
+pub(crate) fn needs(program: Need) -> Vec<Need> {
+    if rustix::process::geteuid().is_root() { vec![program] } else { vec![program, NEWUIDMAP] }
+}
+
+/// Makes sure that this user has ranges, unless it is root. `afterwards` is a command without which
+/// new ranges would not be seen.
+pub(crate) fn check(afterwards: Option<&str>) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let sh = Shell::new()?;
-    let id = user.as_raw().to_string();
-    // A user without a name has only the number.
-    let name = exec::read(cmd!(sh, "id -un")).map_or(id.clone(), |name| name.trim().to_owned());
-    let tables = FILES.map(|path| fs::read_to_string(path).unwrap_or_default());
+    let User { name, id } = User::this()?;
+    let tables = tables();
     let lacking: Vec<&str> = FILES
         .into_iter()
         .zip(&tables)
@@ -41,12 +55,42 @@ pub(crate) fn check() -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    let (first, last) = free(&tables);
     Err(anyhow!("{name} has no range of ids in {}: no image can be made without root", lacking.join(" and ")))
-        .hint(format!(
-            "run 'sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {name}' and then \
-             'podman system migrate', or run this as root"
-        ))
+        .hint(hint_for(&name, &tables, afterwards))
+}
+
+/// The commands that give this user a range which nobody else has.
+pub(crate) fn hint(afterwards: Option<&str>) -> Result<String> {
+    Ok(hint_for(&User::this()?.name, &tables(), afterwards))
+}
+
+fn hint_for(name: &str, tables: &[String], afterwards: Option<&str>) -> String {
+    let (first, last) = free(tables);
+    let then = afterwards.map_or(String::new(), |command| format!(" and then '{command}'"));
+    format!(
+        "run 'sudo usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {name}'{then}, or run this \
+         as root"
+    )
+}
+
+struct User {
+    name: String,
+    id: String,
+}
+
+impl User {
+    fn this() -> Result<User> {
+        let sh = Shell::new()?;
+        let id = rustix::process::geteuid().as_raw().to_string();
+        // A user without a name has only the number.
+        let name = exec::read(cmd!(sh, "id -un")).map_or(id.clone(), |name| name.trim().to_owned());
+        Ok(User { name, id })
+    }
+}
+
+/// The ranges of all users, of user ids and of group ids. Where a file is not there, nobody has any.
+fn tables() -> [String; 2] {
+    FILES.map(|path| fs::read_to_string(path).unwrap_or_default())
 }
 
 fn has_range(table: &str, name: &str, id: &str) -> bool {
@@ -82,5 +126,9 @@ mod tests {
         check("none", "2", false);
         assert_eq!(free(&[table.to_owned(), String::new()]), (500_001, 565_536));
         assert_eq!(free(&[String::new(), String::new()]), (100_000, 165_535));
+        assert_eq!(
+            hint_for("me", &[table.to_owned(), String::new()], None),
+            "run 'sudo usermod --add-subuids 500001-565536 --add-subgids 500001-565536 me', or run this as root"
+        );
     }
 }
