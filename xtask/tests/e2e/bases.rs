@@ -9,7 +9,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, sha256, skopeo_push};
+use crate::harness::{
+    Entry, Layout, Run, Workspace, fingerprint, host_architecture, judge, make_private, sha256, skopeo_push,
+};
 use crate::root::root;
 use crate::standin::{Upstream, set_up_engine};
 use crate::testing::{Registry, program};
@@ -603,6 +605,33 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     error: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
     hint: the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does
     ");
+}
+
+#[test]
+fn a_base_that_lacks_its_own_layer_is_not_built_on() {
+    let upstream = Upstream::empty();
+    let workspace = tiny(&upstream);
+    workspace.made("base tiny-1");
+    let build = "build --base oci:target/base/tiny-1 --to oci:../out:t";
+    let other = if host_architecture() == "amd64" { "arm64" } else { "amd64" };
+    let error = workspace.run(&format!("{build} --platform linux/{other}")).failure();
+    assert!(error.ends_with("hint: choose another with '--platform', or name one for it\n"), "{error}");
+
+    let base = workspace.base_of("tiny-1");
+    let ours = base.manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
+    let path = base.layout.blob_path(ours);
+    fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
+    for is_there in [true, false] {
+        if !is_there {
+            fs::remove_file(&path).unwrap();
+        }
+        let error = workspace.run(build).failure();
+        let (damage, hint) = ("it is damaged: ", "\nhint: make it again: 'cargo xtask base DISTRO --force'");
+        assert!(error.contains(damage) && error.contains(hint), "{error}");
+        assert!(!workspace.path("../out").exists());
+    }
+    workspace.made("base tiny-1 --force");
+    workspace.ok(build);
 }
 
 #[test]
