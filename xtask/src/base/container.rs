@@ -84,6 +84,11 @@ pub(crate) fn ensure(
         if !Scratch::left(dir)?.is_empty() {
             prepare(order, &tag, progress, preflight)?;
         }
+        // Nobody should take it for one that has today's packages.
+        progress.line(format!(
+            "{} is as it was made; '--force' makes it again, with the packages of today",
+            distro.name
+        ));
         return Ok(name);
     }
     let image = check(order, &context, &resolved, registry)?;

@@ -430,8 +430,12 @@ fn a_base_is_made_again_when_what_it_is_made_of_changes() {
     assert!(first.stderr.contains(&unpinned), "{}", first.stderr);
     let made = || fingerprint(&workspace.path("target/base"));
     let before = made();
-    assert_eq!(workspace.made("base tiny-1").stdout, first.stdout);
+    let again = workspace.made("base tiny-1");
+    assert_eq!(again.stdout, first.stdout);
     assert_eq!(made(), before);
+    // Nobody takes it for one that has today's packages.
+    let kept = "\ntiny-1 is as it was made; '--force' makes it again, with the packages of today\n";
+    assert!(again.stderr.contains(kept) && !first.stderr.contains(kept), "{}", again.stderr);
 
     // A file that every distro has.
     workspace.write("base/shared/rootfs/usr/lib/motd.d/x", "hello\n");
