@@ -575,6 +575,12 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     error: debian-13 is made from packages: no image can stand in for them
     hint: leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'
     ");
+    let with_push = fails("base debian-13 --from quay.io/x/y:z --push --image 127.0.0.1:1/me/os");
+    assert!(with_push.contains("no image can stand in for them"), "no registry is asked: {with_push}");
+    insta::assert_snapshot!(workspace.run("build --base target/base/tiny-1").failure(), @"
+    error: target/base/tiny-1 is a folder here, and docker.io/target/base/tiny-1:latest an image in a registry
+    hint: write 'oci:target/base/tiny-1'
+    ");
     insta::assert_snapshot!(fails("base debian-13 --update-pin"), @"
     error: debian-13 is made from packages: it has no upstream to pin
     hint: 'cargo xtask base debian-13 --force' takes today's packages
