@@ -83,6 +83,11 @@ pub(crate) fn ensure(
         if !Scratch::left(dir)?.is_empty() {
             prepare(&local, order.root, progress, preflight)?;
         }
+        // Nobody should take it for one that has today's packages.
+        progress.line(format!(
+            "{} is as it was made; '--force' makes it again, with the packages of today",
+            distro.name
+        ));
         return Ok(local.name());
     }
     let image = check(order, &context, &resolved, registry)?;

@@ -21,7 +21,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node};
-use crate::oci::{Base, Digest, ImageName, Platform, Reference};
+use crate::oci::base::BaseError;
+use crate::oci::{Base, Digest, ImageName, Manifest, Platform, Reference};
 use crate::registry::Client;
 use crate::source::{Home, Source};
 
@@ -73,10 +74,32 @@ pub(crate) fn image(
     let read = || -> Result<Base> {
         let manifest = source.manifest(platform, registry)?;
         let config = source.config(&manifest.config, registry)?;
-        Base::new(manifest, config, platform)
-            .hint("name an image that bootc can install, such as quay.io/centos-bootc/centos-bootc:stream10")
+        check_ours(&source.home, &manifest)?;
+        Base::new(manifest, config, platform).own_hint(|error| match error {
+            BaseError::Platform { .. } => "choose another with '--platform', or name one for it".to_owned(),
+            BaseError::Config { .. }
+            | BaseError::NotBootable
+            | BaseError::DiffIds { .. }
+            | BaseError::LayerType { .. }
+            | BaseError::FinalDiffId(_) => {
+                "name an image that bootc can install, such as quay.io/centos-bootc/centos-bootc:stream10"
+                    .to_owned()
+            }
+        })
     };
     read().with_context(|| format!("reading the base {name}"))
+}
+
+/// Finds the layer that no registry has, where a base was made here: without it, what is built on the
+/// base could neither be pushed nor started.
+fn check_ours(home: &Home, manifest: &Manifest) -> Result<()> {
+    let Home::Layout(store) = home else { return Ok(()) };
+    let (Some(_), Some(ours)) = (store.layers_in()?, manifest.layers.last()) else { return Ok(()) };
+    match store.has(ours)? {
+        true => Ok(()),
+        false => Err(anyhow!("it is damaged: {} is not there, or not whole", ours.digest))
+            .hint("make it again: 'cargo xtask base DISTRO --force' makes those in target/base"),
+    }
 }
 
 /// Every file and link below `folder`, under its path from there; of a file's mode only whether it

@@ -31,6 +31,10 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
     if flags.update_pin {
         return update_pin(distro, &registry, session);
     }
+    if let (DistroKind::Packages { .. }, Some(_)) = (&distro.kind, &flags.from) {
+        return Err(anyhow!("{} is made from packages: no image can stand in for them", distro.name))
+            .hint("leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'");
+    }
     let request = Request {
         also: &[],
         from: flags.from.as_ref(),
@@ -142,10 +146,6 @@ fn make(
     let dir = local_dir(&distro.name, session);
     let (root, progress) = (&session.root, &session.progress);
     let name = match &distro.kind {
-        DistroKind::Packages { .. } if request.from.is_some() => {
-            return Err(anyhow!("{} is made from packages: no image can stand in for them", distro.name))
-                .hint("leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'");
-        }
         DistroKind::Packages { suite, released } => {
             let (released, freshness) = (*released, request.freshness);
             let order = debian::Order { distro, suite, released, root, dir: &dir, freshness };

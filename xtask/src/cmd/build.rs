@@ -1,6 +1,7 @@
 //! `build`: the image alone, into a layout or a registry.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
@@ -122,7 +123,10 @@ pub(super) fn make_of(
 
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     let opened = match &flags.base {
-        Some(name) => base::open(name.clone(), registry)?,
+        Some(name) => {
+            refuse_folder(name)?;
+            base::open(name.clone(), registry)?
+        }
         None => {
             let distro = super::base::find(&query, workspace, session)?;
             super::base::open(distro, repository, needs, (registry, session))?
@@ -155,6 +159,19 @@ pub(super) fn make_of(
 
     let target = repository.tagged(&tag);
     Ok(Made { composition, base, distro, tag, target, version: flags.app_version.clone() })
+}
+
+/// Refuses a name that is a layout's here, but for its `oci:`: without it, it would be looked for at
+/// Docker Hub, as the names are that name no registry.
+fn refuse_folder(name: &ImageName) -> Result<()> {
+    let ImageName::Registry(reference) = name else { return Ok(()) };
+    let repository = reference.repository();
+    let folder = Path::new(repository.strip_prefix("library/").unwrap_or(repository));
+    if reference.registry() == "docker.io" && folder.join("oci-layout").is_file() {
+        return Err(anyhow!("{} is a folder here, and {reference} an image in a registry", folder.display()))
+            .hint(format!("write 'oci:{}'", folder.display()));
+    }
+    Ok(())
 }
 
 impl Made {

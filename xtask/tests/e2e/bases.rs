@@ -9,7 +9,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, judge, make_private, sha256, skopeo_push};
+use crate::harness::{
+    Entry, Layout, Run, Workspace, fingerprint, host_architecture, judge, make_private, sha256, skopeo_push,
+};
 use crate::root::root;
 use crate::standin::{Upstream, set_up_engine};
 use crate::testing::{Registry, program};
@@ -437,8 +439,12 @@ fn a_base_is_made_again_when_what_it_is_made_of_changes() {
     assert!(first.stderr.contains(&unpinned), "{}", first.stderr);
     let made = || fingerprint(&workspace.path("target/base"));
     let before = made();
-    assert_eq!(workspace.made("base tiny-1").stdout, first.stdout);
+    let again = workspace.made("base tiny-1");
+    assert_eq!(again.stdout, first.stdout);
     assert_eq!(made(), before);
+    // Nobody takes it for one that has today's packages.
+    let kept = "\ntiny-1 is as it was made; '--force' makes it again, with the packages of today\n";
+    assert!(again.stderr.contains(kept) && !first.stderr.contains(kept), "{}", again.stderr);
 
     // A file that every distro has.
     workspace.write("base/shared/rootfs/usr/lib/motd.d/x", "hello\n");
@@ -569,6 +575,12 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     error: debian-13 is made from packages: no image can stand in for them
     hint: leave out '--from', or name a distro that has an upstream: see 'cargo xtask list'
     ");
+    let with_push = fails("base debian-13 --from quay.io/x/y:z --push --image 127.0.0.1:1/me/os");
+    assert!(with_push.contains("no image can stand in for them"), "no registry is asked: {with_push}");
+    insta::assert_snapshot!(workspace.run("build --base target/base/tiny-1").failure(), @"
+    error: target/base/tiny-1 is a folder here, and docker.io/target/base/tiny-1:latest an image in a registry
+    hint: write 'oci:target/base/tiny-1'
+    ");
     insta::assert_snapshot!(fails("base debian-13 --update-pin"), @"
     error: debian-13 is made from packages: it has no upstream to pin
     hint: 'cargo xtask base debian-13 --force' takes today's packages
@@ -603,6 +615,33 @@ fn what_goes_wrong_leaves_the_base_that_is_there() {
     error: the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it
     hint: the Containerfile has to start from a bootc image, as 'FROM ${UPSTREAM}' does
     ");
+}
+
+#[test]
+fn a_base_that_lacks_its_own_layer_is_not_built_on() {
+    let upstream = Upstream::empty();
+    let workspace = tiny(&upstream);
+    workspace.made("base tiny-1");
+    let build = "build --base oci:target/base/tiny-1 --to oci:../out:t";
+    let other = if host_architecture() == "amd64" { "arm64" } else { "amd64" };
+    let error = workspace.run(&format!("{build} --platform linux/{other}")).failure();
+    assert!(error.ends_with("hint: choose another with '--platform', or name one for it\n"), "{error}");
+
+    let base = workspace.base_of("tiny-1");
+    let ours = base.manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
+    let path = base.layout.blob_path(ours);
+    fs::File::options().write(true).open(&path).unwrap().set_len(10).unwrap();
+    for is_there in [true, false] {
+        if !is_there {
+            fs::remove_file(&path).unwrap();
+        }
+        let error = workspace.run(build).failure();
+        let (damage, hint) = ("it is damaged: ", "\nhint: make it again: 'cargo xtask base DISTRO --force'");
+        assert!(error.contains(damage) && error.contains(hint), "{error}");
+        assert!(!workspace.path("../out").exists());
+    }
+    workspace.made("base tiny-1 --force");
+    workspace.ok(build);
 }
 
 #[test]
