@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use super::build::{Made, make};
@@ -26,6 +26,10 @@ use crate::source::{Home, Source};
 use crate::store::{self, Store};
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
+    if flags.ssh_key.is_some() && flags.deliver.push && !flags.no_pack {
+        return Err(anyhow!("a disk with a login of yours would be published"))
+            .hint("leave out '--ssh-key', or keep the disks here with '--no-pack'");
+    }
     let registry = session.registry()?;
     let made = make(&flags.compose, &flags.deliver, session, &registry)?;
     let layout = session.dist_dir().join("oci");

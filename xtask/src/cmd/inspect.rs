@@ -130,7 +130,7 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
         platform: format!("{}/{}", text("os").unwrap_or("?"), text("architecture").unwrap_or("?")),
         platforms,
         created: text("created").map(str::to_owned),
-        size: manifest.layers.iter().map(|layer| layer.size).sum(),
+        size: manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
         layers: layers.collect(),
         annotations: manifest.json.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default(),
         disk: disk.map(|disk| DiskReport::new(&disk.facts)),

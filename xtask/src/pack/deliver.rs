@@ -93,25 +93,16 @@ impl Order {
     /// the registry has the layer, so each run would send gigabytes again; an upload that breaks off
     /// could not be taken up, since the registries in use keep nothing of it or take parts of 4 MiB
     /// at most, and some limit how many; and a file that changes meanwhile would be found out at the
-    /// end of the upload, not before it. The first pass runs at several hundred MB a second.
+    /// end of the upload, not before it. The first pass runs at several hundred MB a second. What a
+    /// registry says of an image that is there cannot stand in for it: its layer may be another's.
     pub(crate) fn to_registry(
         &self,
         target: &Reference,
         registry: &Client,
         progress: &Progress,
     ) -> Result<Delivered<Pushed>> {
-        let existing = registry.replaced_by_push(target)?;
-        let config = |config: &Descriptor| registry.config(target, config);
-        let before = existing.as_ref().and_then(|document| self.packed_before(document, config));
-        let layer = match before {
-            Some(disk) => {
-                PackedLayer { descriptor: disk.layer, diff_id: disk.diff_id, sha256: disk.facts.sha256 }
-            }
-            None => {
-                let step = progress.bytes(format!("hashing {}", self.name), self.recipe.length());
-                self.pass(&mut io::sink(), &step)?
-            }
-        };
+        let step = progress.bytes(format!("hashing {}", self.name), self.recipe.length());
+        let layer = self.pass(&mut io::sink(), &step)?;
         let made = self.made(&layer)?;
         let source = BlobSource::File(Box::new(|| self.recipe.open()));
         let pushed = push(&made, source, target, registry)

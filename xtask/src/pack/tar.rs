@@ -84,6 +84,8 @@ pub(crate) enum TarError {
 pub(super) struct Reader {
     path: String,
     size: u64,
+    /// Whether the folder's entry has come, which is there once.
+    has_folder: bool,
     state: State,
 }
 
@@ -108,7 +110,7 @@ pub(super) enum Piece<'a> {
 
 impl Reader {
     pub(super) fn new(name: &FileName, size: u64) -> Reader {
-        Reader { path: format!("{FOLDER}{name}"), size, state: State::Headers(Vec::new()) }
+        Reader { path: format!("{FOLDER}{name}"), size, has_folder: false, state: State::Headers(Vec::new()) }
     }
 
     /// Takes what `bytes`, of which there are some, begin with.
@@ -179,12 +181,16 @@ impl Reader {
     }
 
     /// Whether a header is the file's; it may be the folder's as well, and nothing else.
-    fn is_file(&self, bytes: &[u8]) -> Result<bool, TarError> {
+    fn is_file(&mut self, bytes: &[u8]) -> Result<bool, TarError> {
         let header = parse(bytes).ok_or(TarError::NoTar)?;
         let path = path(header);
         let plain = path.strip_prefix("./").unwrap_or(&path);
         let entry_type = header.entry_type();
-        if plain.trim_end_matches('/') == FOLDER.trim_end_matches('/') && entry_type.is_dir() {
+        if plain.trim_end_matches('/') == FOLDER.trim_end_matches('/')
+            && entry_type.is_dir()
+            && !self.has_folder
+        {
+            self.has_folder = true;
             return Ok(false);
         }
         if plain != self.path {

@@ -347,6 +347,7 @@ fn a_tar_of_anything_else_is_refused() {
         check(&[&entry(path, EntryType::Regular, b"disk"), &end], &stranger(path));
     }
     check(&[&folder, &disk, &disk, &end], &stranger("disk/os-v1.raw"));
+    check(&[&folder, &folder, &disk, &end], &stranger("disk/"));
     check(&[&folder, &other("disk/second", EntryType::Regular), &disk, &end], &stranger("disk/second"));
     for (entry_type, kind) in [
         (EntryType::Symlink, "a symbolic link"),

@@ -85,17 +85,6 @@ impl Client {
         })
     }
 
-    /// What a push to `target` would replace. Something unreadable counts as nothing, as it does for
-    /// the push.
-    pub(crate) fn replaced_by_push(&self, target: &Reference) -> anyhow::Result<Option<Document>> {
-        self.run(async {
-            let repository = Repository::new(target, &self.plain_http)?;
-            let name = target.digest().or(target.tag()).unwrap_or("latest");
-            let existing = push::existing(&self.transport, &repository, name).await?;
-            Ok(existing.and_then(|existing| existing.document))
-        })
-    }
-
     /// A document that another one names, in the same repository.
     pub(crate) fn document_by_digest(
         &self,

@@ -243,6 +243,16 @@ fn formats_that_are_made_with_the_same_share_a_raw() {
     assert_eq!(raws().len(), 3, "the one of the config before is gone: {:?}", raws());
 }
 
+/// Whoever pulls a published disk would have its owner's login.
+#[test]
+fn a_disk_with_a_key_is_not_published() {
+    let workspace = Workspace::new();
+    insta::assert_snapshot!(workspace.failure("dist --push --image 127.0.0.1:1/me/os --ssh-key me.pub"), @"
+    error: a disk with a login of yours would be published
+    hint: leave out '--ssh-key', or keep the disks here with '--no-pack'
+    ");
+}
+
 #[test]
 fn a_disk_without_a_key_says_so() {
     let workspace = Workspace::new();
