@@ -22,9 +22,11 @@ impl DiskFormat {
                  --virtualization-type hvm --root-device-name /dev/xvda \
                  --block-device-mappings 'DeviceName=/dev/xvda,Ebs={{SnapshotId=SNAPSHOT}}'"
             ),
+            // A copy: the machine writes to it, and the next run makes this one anew.
             DiskFormat::Qcow2 => format!(
-                "  with libvirt:  virt-install --import --name NAME --memory 4096 --vcpus 2 --boot uefi \
-                 --osinfo detect=on,require=off --disk {path}"
+                "  with libvirt:  cp --sparse=always {path} /var/lib/libvirt/images/NAME.qcow2\n                 \
+                 virt-install --import --name NAME --memory 4096 --vcpus 2 --boot uefi \
+                 --osinfo detect=on,require=off --disk /var/lib/libvirt/images/NAME.qcow2"
             ),
             DiskFormat::Vmdk => {
                 format!("  to vSphere:  govc import.vmdk {path} FOLDER    (the machine needs EFI firmware)")

@@ -48,6 +48,7 @@ wrong=$(echo "$settings" | while read -r key value; do
 	found=$(sudo sysctl -n "$key" | tr '\t' ' ')
 	[ "$found" = "$value" ] || echo "'$key' is '$found', and not '$value'"
 done)
+[ -n "$settings" ] || wrong="nothing sets any"
 if [ -z "$wrong" ]; then report ok "kernel settings" "$(echo "$settings" | wc -l) in force"; else report bad "kernel settings" "$wrong"; fi
 for limit in DefaultLimitNOFILE DefaultLimitNPROC DefaultTasksMax; do
 	equal "$limit" "$(systemctl show --property=$limit --value)" "$(said $limit system.conf.d)"
@@ -68,6 +69,7 @@ options=$(sudo sed 's/#.*//' /etc/ssh/sshd_config.d/*testboot*.conf | tr '[:uppe
 wrong=$(echo "$options" | while read -r option; do
 	echo "$sshd" | grep -qix "$option" || echo "not '$option'"
 done)
+[ -n "$options" ] || wrong="nothing sets any"
 if [ -z "$wrong" ]; then report ok sshd "$(echo "$options" | wc -l) options in force"; else report bad sshd "$wrong"; fi
 
 # Another way to nginx, which the firewall is there to keep from the outside: see guest.rs.

@@ -5,8 +5,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -239,9 +237,14 @@ fn a_run_that_is_ended_leaves_no_mount() {
     let unfinished = kept.join(".unfinished/disk.raw");
     let is_at_work = || kept.join(".root").exists();
     let has_written = || fs::metadata(&unfinished).is_ok_and(|disk| disk.blocks() > 0);
+    // They are in a namespace of their own, which is there as long as its processes are.
+    let is_mounted = || {
+        let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("mountinfo"));
+        let mut mounts = processes.filter_map(|path| fs::read_to_string(path).ok());
+        mounts.any(|mounts| mounts.contains(kept.to_str().unwrap()))
+    };
     let check = || {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(kept.to_str().unwrap()), "{mounts}");
+        wait_until("the end of its mounts", || !is_mounted());
         assert_eq!(fs::read_dir(kept.join(".root")).unwrap().count(), 0);
         assert!(!workspace.path("../disks").join("os.raw").exists());
     };
@@ -257,7 +260,6 @@ fn a_run_that_is_ended_leaves_no_mount() {
     wait_until("its work", is_at_work);
     kill(&mut child);
     // What it had started ends when nobody feeds it any more.
-    thread::sleep(Duration::from_millis(500));
     check();
     let made_now =
         workspace.json(&format!("disk raw --from oci:{}:os --size 2GiB --output ../disks", image.display()));
