@@ -12,7 +12,7 @@ use super::layer::{PackedLayer, Packing, Recipe};
 use crate::disk::DiskFormat;
 use crate::hint::hinted;
 use crate::oci::document::MAX_CONFIG;
-use crate::oci::{Descriptor, Digest, Document, MediaType, Reference, Verified};
+use crate::oci::{Digest, Document, MediaType, Reference, Verified};
 use crate::progress::{Progress, Step};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed};
 use crate::store::{Completeness, Store};
@@ -67,9 +67,8 @@ impl Order {
     pub(crate) fn to_layout(&self, store: &Store, tag: &str, progress: &Progress) -> Result<Delivered<bool>> {
         // What is damaged is made again.
         let existing = store.document(Some(tag)).ok();
-        let config = |config: &Descriptor| store.read(config, MAX_CONFIG);
         if let Some(document) = existing
-            && let Some(disk) = self.packed_before(&document, config)
+            && let Some(disk) = self.packed_before(&document, store)
             && store.holds(&disk.layer)?
         {
             return Ok(Delivered { disk, digest: document.blob().digest(), outcome: false });
@@ -117,14 +116,10 @@ impl Order {
 
     /// The packed disk that `document` is, if it is what comes of this order. Without knowing the
     /// file's digest, that cannot be told.
-    fn packed_before(
-        &self,
-        document: &Document,
-        config: impl FnOnce(&Descriptor) -> Result<Verified>,
-    ) -> Option<PackedDisk> {
+    fn packed_before(&self, document: &Document, store: &Store) -> Option<PackedDisk> {
         let Document::Manifest(manifest) = document else { return None };
         let facts = self.facts(self.sha256?);
-        let config = config(&manifest.config).ok()?;
+        let config = store.read(&manifest.config, MAX_CONFIG).ok()?;
         let disk = PackedDisk::read(manifest, &config).ok()?;
         let is_it = disk.packing == self.recipe.packing() && disk.is_image_of(&facts, document);
         is_it.then_some(disk)

@@ -94,10 +94,10 @@ pub(super) async fn push(
 }
 
 /// What a target names now.
-pub(super) struct Existing {
+struct Existing {
     digest: Digest,
     /// None where it is something that is no image.
-    pub(super) document: Option<Document>,
+    document: Option<Document>,
 }
 
 /// An image among what is pushed.
@@ -312,11 +312,7 @@ fn blobs(manifest: &crate::oci::Manifest) -> impl Iterator<Item = Digest> {
 
 /// What the target names now. Something unreadable is replaced like nothing at all, and so is
 /// what may be written but not read.
-pub(super) async fn existing(
-    transport: &Transport,
-    target: &Repository,
-    name: &str,
-) -> Result<Option<Existing>> {
+async fn existing(transport: &Transport, target: &Repository, name: &str) -> Result<Option<Existing>> {
     match raw_document(transport, target, name, Scopes::push(target)).await {
         Ok(raw) => Ok(raw.map(|raw| Existing { digest: raw.blob.digest(), document: raw.parse().ok() })),
         Err(error) if error.is_denied() => Ok(None),

@@ -1,3 +1,5 @@
+//! Configs as people write them: what is made of each, and all that is wrong with it, by line.
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

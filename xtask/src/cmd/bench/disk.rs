@@ -10,7 +10,8 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
-use super::table::{Row, Table, Unit, median};
+use super::sample::{Sample, repeat};
+use super::table::{Row, Table, Unit};
 use crate::cmd::Session;
 use crate::cmd::test::QEMU_IMG;
 use crate::exec;
@@ -32,15 +33,6 @@ const LARGEST_FILE: u64 = 100_000_000;
 /// Where the data comes from: programs, libraries, texts, and what is compressed already.
 const SOURCES: [&str; 4] = ["/usr/lib", "/usr/bin", "/usr/share", "/usr/include"];
 
-/// What one run of one program came to.
-#[derive(Clone, Copy)]
-struct Sample {
-    cpu: f64,
-    wall: f64,
-    size: f64,
-    memory: f64,
-}
-
 /// What the other tools do, each for one output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tool {
@@ -59,7 +51,7 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     session.ensure(&[QEMU_IMG])?;
     let runs = flags.runs.unwrap_or(RUNS);
     let lab = Lab::new(session)?;
-    let theirs = |tool| lab.repeat(runs, || lab.tool(tool));
+    let theirs = |tool| repeat(runs, || lab.tool(tool));
     let qcow2_zlib = theirs(Tool::Qcow2Zlib)?;
     let qcow2_zstd = theirs(Tool::Qcow2Zstd)?;
     let vmdk = theirs(Tool::Vmdk)?;
@@ -73,7 +65,7 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
         Tool::Gce => &gce,
     });
     let (cpu, wall) = everything.fold((0.0, 0.0), |(cpu, wall), one| (cpu + one.cpu, wall + one.wall));
-    let ours = |formats: &[&str]| lab.repeat(runs, || lab.ours(formats));
+    let ours = |formats: &[&str]| repeat(runs, || lab.ours(formats));
     let (our_qcow2, our_vmdk, our_gce) = (ours(&["qcow2"])?, ours(&["vmdk"])?, ours(&["gce"])?);
     let all = ours(&["qcow2", "vmdk", "vhd", "ova", "gce"])?;
 
@@ -143,18 +135,6 @@ impl<'a> Lab<'a> {
         Ok(Lab { session, raw, dir })
     }
 
-    /// The medians of several runs.
-    fn repeat(&self, runs: usize, run: impl Fn() -> Result<Sample>) -> Result<Sample> {
-        let samples: Vec<Sample> = (0..runs).map(|_| run()).collect::<Result<_>>()?;
-        let of = |what: fn(&Sample) -> f64| median(samples.iter().map(what));
-        Ok(Sample {
-            cpu: of(|sample| sample.cpu),
-            wall: of(|sample| sample.wall),
-            size: of(|sample| sample.size),
-            memory: of(|sample| sample.memory),
-        })
-    }
-
     fn ours(&self, formats: &[&str]) -> Result<Sample> {
         let sh = Shell::new()?;
         sh.change_dir(&self.session.root);
@@ -206,12 +186,7 @@ impl<'a> Lab<'a> {
         for entry in fs::read_dir(self.dir.path()).with_context(emptying)? {
             fs::remove_file(entry.with_context(emptying)?.path()).with_context(emptying)?;
         }
-        Ok(Sample {
-            cpu: cost.cpu.as_secs_f64(),
-            wall: cost.wall.as_secs_f64(),
-            size: size as f64,
-            memory: cost.peak_memory as f64,
-        })
+        Ok(Sample::new(cost, size))
     }
 }
 

@@ -9,6 +9,7 @@ mod pack;
 mod project;
 mod proxy;
 mod registry;
+mod sample;
 mod table;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,8 @@ use xshell::{Shell, cmd};
 
 use super::disk::make_raw;
 use super::registry::Registry;
-use super::table::{Row, Table, Unit, median};
+use super::sample::{Sample, repeat};
+use super::table::{Row, Table, Unit};
 use crate::cmd::Session;
 use crate::cmd::test::{BUILDAH, DOCKER_REGISTRY};
 use crate::exec::{self, Measured};
@@ -28,16 +29,6 @@ i=$(buildah --root root --runroot run commit --quiet $c)
 buildah --root root --runroot run push --quiet $i oci:buildah:t
 buildah --root root --runroot run rm --all >/dev/null
 buildah --root root --runroot run rmi --all --force >/dev/null";
-
-/// What one run of one program came to.
-#[derive(Clone, Copy)]
-struct Sample {
-    cpu: f64,
-    wall: f64,
-    memory: f64,
-    /// Of the layer.
-    size: f64,
-}
 
 pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     session.ensure(&[BUILDAH, DOCKER_REGISTRY])?;
@@ -112,18 +103,6 @@ struct Layer {
     size: u64,
 }
 
-/// The medians of several runs.
-fn repeat(runs: usize, run: impl Fn() -> Result<Sample>) -> Result<Sample> {
-    let samples: Vec<Sample> = (0..runs).map(|_| run()).collect::<Result<_>>()?;
-    let of = |what: fn(&Sample) -> f64| median(samples.iter().map(what));
-    Ok(Sample {
-        cpu: of(|sample| sample.cpu),
-        wall: of(|sample| sample.wall),
-        memory: of(|sample| sample.memory),
-        size: of(|sample| sample.size),
-    })
-}
-
 impl<'a> Lab<'a> {
     fn new(session: &'a Session) -> Result<Lab<'a>> {
         let cache = session.cache("bench");
@@ -148,7 +127,7 @@ impl<'a> Lab<'a> {
         let report: Report = serde_json::from_str(&cost.stdout).context("reading what `pack` reports")?;
         let size = report.packed.iter().map(|packed| packed.layer.size).sum();
         self.forget("ours")?;
-        Ok(sample(&cost, size))
+        Ok(Sample::new(&cost, size))
     }
 
     fn pull(&self, from: &str) -> Result<Sample> {
@@ -157,7 +136,7 @@ impl<'a> Lab<'a> {
         let cost = self.run(&["pull", from, "-o"], &[&out])?;
         step.done(format!("pulled {from}"));
         fs::remove_file(&out).with_context(|| format!("removing {}", out.display()))?;
-        Ok(sample(&cost, 0))
+        Ok(Sample::new(&cost, 0))
     }
 
     fn buildah(&self, file: &Path) -> Result<Sample> {
@@ -175,7 +154,7 @@ impl<'a> Lab<'a> {
             size = size.max(metadata.len());
         }
         self.forget("buildah")?;
-        Ok(sample(&cost, size))
+        Ok(Sample::new(&cost, size))
     }
 
     /// Runs this program.
@@ -193,14 +172,5 @@ impl<'a> Lab<'a> {
             fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
         }
         Ok(())
-    }
-}
-
-fn sample(cost: &Measured, size: u64) -> Sample {
-    Sample {
-        cpu: cost.cpu.as_secs_f64(),
-        wall: cost.wall.as_secs_f64(),
-        memory: cost.peak_memory as f64,
-        size: size as f64,
     }
 }
