@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
 use super::{DiskBuilder, registry_reference};
 use crate::deliver::BaseLayers;
