@@ -12,6 +12,7 @@ mod dist;
 mod doctor;
 mod inspect;
 mod list;
+mod new_app;
 mod next;
 mod origin;
 mod pack;
@@ -48,6 +49,7 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Inspect(inspect) => inspect::run(&inspect, &session),
         Command::Tags(tags) => tags::run(&tags, &session),
         Command::Diff(diff) => diff::run(&diff, &session),
+        Command::NewApp(app) => new_app::run(&app, &session),
         Command::List => list::run(&session),
         Command::Test(test) => test::run(&test, &session),
         Command::Vm(vm) => vm::run(&vm, &session),

@@ -1,5 +1,6 @@
 //! The command line, as typed commands. Nothing here touches a file or the network.
 
+mod app;
 mod bench;
 mod disk;
 mod image;
@@ -11,6 +12,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use self::app::AddApp;
 pub(crate) use self::bench::{Bench, Benched, Test};
 pub(crate) use self::disk::{Disk, DiskBuilder, DiskSource};
 pub(crate) use self::image::{Build, Compose, Deliver, Diff, Dist, MakeBase};
@@ -145,6 +147,12 @@ Examples:
   cargo xtask diff ghcr.io/me/os:debian-13-v1 ghcr.io/me/os:debian-13-v2
   cargo xtask diff ghcr.io/me/os:debian-13-v1 oci:target/dist/oci")]
     Diff(Diff),
+    /// Add an app: a Go program with its test, unit and route, all of it ready to be changed
+    #[command(after_help = "Examples:
+  cargo xtask new-app shop --dry-run
+  cargo xtask new-app shop --port 8090 --route /store
+  cargo xtask new-app thumbnails --cache")]
+    NewApp(AddApp),
     /// List the apps and distros of this repository
     List,
     /// Run the Go tests, the Rust tests, and the checks with real programs

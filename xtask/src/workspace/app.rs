@@ -12,9 +12,9 @@ use super::problem::Problems;
 use super::route::{Route, RouteError, UrlPrefix};
 use super::unit::{Unit, UnitKind, UnitName};
 
-const APPS: &str = "apps";
-const APP_TOML: &str = "app.toml";
-const GO_MOD: &str = "go.mod";
+pub(super) const APPS: &str = "apps";
+pub(super) const APP_TOML: &str = "app.toml";
+pub(super) const GO_MOD: &str = "go.mod";
 
 /// A Go program and what the system needs to run it.
 #[derive(Clone, Debug, PartialEq, Eq)]

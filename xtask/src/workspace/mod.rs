@@ -7,6 +7,7 @@ mod distro_toml;
 pub(crate) mod files;
 mod gosource;
 mod name;
+pub(crate) mod new_app;
 mod nginx;
 mod os;
 pub(crate) mod problem;

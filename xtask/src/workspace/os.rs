@@ -9,14 +9,14 @@ use super::sysusers::Accounts;
 use super::tmpfiles;
 use super::unit::Unit;
 
-const UNITS: &str = "systemd";
+pub(super) const UNITS: &str = "systemd";
 const CONFIGS: &str = "configs";
 const KNOWN_CONFIGS: [&str; 4] = ["builder", "os", "sysusers.d", "tmpfiles.d"];
 const OS: &str = "configs/os";
 const NGINX_CONF: &str = "nginx.conf";
 const NGINX_PIECES: &str = "nginx";
-const TMPFILES: &str = "configs/tmpfiles.d";
-const SYSUSERS: &str = "configs/sysusers.d";
+pub(super) const TMPFILES: &str = "configs/tmpfiles.d";
+pub(super) const SYSUSERS: &str = "configs/sysusers.d";
 
 /// The files of the system's own layer; each list is sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -57,16 +57,21 @@ impl Problems {
     }
 }
 
+impl fmt::Display for Problem {
+    /// Two lines of a list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Problem { path, message, hint } = self;
+        write!(f, "  {}: {message}\n    hint: {hint}", path.display())
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => write!(f, "the workspace has a problem")?,
             count => write!(f, "the workspace has {count} problems")?,
         }
-        for Problem { path, message, hint } in &self.0 {
-            write!(f, "\n  {}: {message}\n    hint: {hint}", path.display())?;
-        }
-        Ok(())
+        self.0.iter().try_for_each(|problem| write!(f, "\n{problem}"))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fmt::Write as _;
+use std::num::ParseIntError;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -51,6 +52,15 @@ pub(crate) enum RouteError {
     Character { route: String, character: char },
 }
 
+/// Why a text is not a port for an app.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PortError {
+    #[error("a port is a number from 1024 to 65535: {0}")]
+    Number(#[from] ParseIntError),
+    #[error("{0}; {hint}", hint = .0.hint())]
+    Route(#[from] RouteError),
+}
+
 impl RouteError {
     pub(super) fn hint(&self) -> String {
         match self {
@@ -69,6 +79,21 @@ impl Port {
     pub(crate) fn number(self) -> u16 {
         self.0
     }
+
+    /// Those that bases keep free, in the order in which new apps get them.
+    pub(crate) fn for_apps() -> impl Iterator<Item = Port> {
+        let (start, end) = RESERVED_BY_BASE.into_inner();
+        // The usual one for a web app comes first.
+        (8080..=end).chain(start..8080).map(Port)
+    }
+}
+
+impl FromStr for Port {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<Port, PortError> {
+        Ok(text.parse::<u16>()?.try_into()?)
+    }
 }
 
 impl TryFrom<u16> for Port {
@@ -86,6 +111,11 @@ impl fmt::Display for Port {
 }
 
 impl UrlPrefix {
+    /// The path that has an app's name.
+    pub(crate) fn of(app: &AppName) -> UrlPrefix {
+        UrlPrefix(format!("/{app}"))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
