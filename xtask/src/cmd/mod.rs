@@ -18,8 +18,10 @@ mod origin;
 mod pack;
 mod publish;
 mod pull;
+mod sign;
 mod tags;
 mod test;
+mod verify;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +49,8 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Pack(pack) => pack::run(&pack, &session),
         Command::Pull(pull) => pull::run(&pull, &session),
         Command::Inspect(inspect) => inspect::run(&inspect, &session),
+        Command::Sign(sign) => sign::run(&sign, &session),
+        Command::Verify(verify) => verify::run(&verify, &session),
         Command::Tags(tags) => tags::run(&tags, &session),
         Command::Diff(diff) => diff::run(&diff, &session),
         Command::NewApp(app) => new_app::run(&app, &session),

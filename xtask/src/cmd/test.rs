@@ -65,7 +65,13 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("bsdtar", "libarchive-tools", "reads it too"),
         debian("isoinfo", "genisoimage", "reads what it says about itself"),
         debian("sfdisk", "fdisk", "writes and reads partition tables"),
+        debian("script", "bsdutils", "is a terminal, on which a password is asked for"),
         CRANE,
+        go(
+            "cosign",
+            "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5",
+            "signs images, and judges signatures",
+        ),
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];
     needs.extend([

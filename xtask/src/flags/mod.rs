@@ -5,6 +5,7 @@ mod bench;
 mod disk;
 mod image;
 mod pack;
+mod sign;
 mod vm;
 
 use clap::builder::Resettable;
@@ -17,6 +18,7 @@ pub(crate) use self::bench::{Bench, Benched, Test};
 pub(crate) use self::disk::{Disk, DiskBuilder, DiskSource};
 pub(crate) use self::image::{Build, Compose, Deliver, Diff, Dist, MakeBase};
 pub(crate) use self::pack::{Inspect, Pack, PackSource, Pull, Tags};
+pub(crate) use self::sign::{Sign, Signing, Verify};
 pub(crate) use self::vm::{Vm, VmMachine, VmTest};
 use crate::oci::{ImageName, Reference};
 use crate::registry::RegistryName;
@@ -140,6 +142,20 @@ Examples:
     Pull(Pull),
     /// Say what an image is, without its layers: a system or a packed disk, its size, where it came from
     Inspect(Inspect),
+    /// Sign an image with a key of cosign's, so that 'cosign verify --key' and hosts accept it
+    ///
+    /// The signature goes beside the image, where cosign 2 leaves it: under the tag sha256-<hex>.sig. A
+    /// tag is looked up once, and what it names then is signed. The key's password is taken from
+    /// COSIGN_PASSWORD, or asked for.
+    #[command(after_help = "Examples:
+  cargo xtask sign --generate-key
+  cargo xtask sign ghcr.io/me/os:debian-13-v1 --key cosign.key --recursive")]
+    Sign(Sign),
+    /// Check that an image is signed by a key, and print its digest
+    #[command(after_help = "Examples:
+  cargo xtask verify ghcr.io/me/os:debian-13-v1 --key cosign.pub
+  cargo xtask verify mirror.lan/os:debian-13-v1 --key cosign.pub --signed-for ghcr.io/me/os")]
+    Verify(Verify),
     /// List what a repository has: versions by distro, and the disks of each
     Tags(Tags),
     /// Say what a host downloads to go from one image to another

@@ -112,11 +112,21 @@ impl Client {
 
     /// A config that a manifest names.
     pub(crate) fn config(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
+        self.blob(reference, descriptor, MAX_CONFIG)
+    }
+
+    /// A blob that a manifest names, in memory; none that is larger than `limit` bytes.
+    pub(crate) fn blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> anyhow::Result<Verified> {
         self.run(async {
             let repository = Repository::new(reference, &self.plain_http)?;
             let url = Shown::new(&repository.blob(&descriptor.digest.to_string()));
-            if descriptor.size > MAX_CONFIG {
-                return Err(RegistryError::TooLarge { url, limit: MAX_CONFIG });
+            if descriptor.size > limit {
+                return Err(RegistryError::TooLarge { url, limit });
             }
             let mut download = Download::new(&self.transport, &repository, descriptor);
             let mut bytes = Vec::new();

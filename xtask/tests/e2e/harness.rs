@@ -112,8 +112,8 @@ impl Workspace {
         for name in ["BASE_DISTRO", "IMAGE", "VERSION", "SOURCE_DATE_EPOCH"] {
             command.env_remove(name);
         }
-        // No login of the user's own is used.
-        for name in ["REGISTRY_AUTH_FILE", "GITHUB_TOKEN", "GITHUB_ACTOR"] {
+        // No login and no password of the user's own is used.
+        for name in ["REGISTRY_AUTH_FILE", "GITHUB_TOKEN", "GITHUB_ACTOR", "COSIGN_PASSWORD"] {
             command.env_remove(name);
         }
         for name in ["DOCKER_CONFIG", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {

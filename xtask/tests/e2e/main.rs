@@ -21,6 +21,7 @@ mod new_app;
 mod pack;
 mod published;
 mod root;
+mod sign;
 mod standin;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
