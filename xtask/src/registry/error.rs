@@ -45,7 +45,7 @@ pub(crate) enum RegistryError {
     #[error("{url} did not move for {after:?}")]
     Stalled { url: Shown, after: Duration },
     #[error("{method} {url}: {status}{said}")]
-    Refused { method: Method, url: Shown, status: StatusCode, said: Box<Said> },
+    Refused { method: Method, url: Shown, status: StatusCode, after: Option<Duration>, said: Box<Said> },
     #[error("{url} answers with something that no registry says")]
     NotARegistry { url: Shown },
     #[error("{url}: the answer has no valid `{header}`")]
@@ -142,6 +142,14 @@ impl RegistryError {
         }
     }
 
+    /// When the registry wants to be asked again.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            RegistryError::Refused { after, .. } => *after,
+            _ => None,
+        }
+    }
+
     /// Whether the registry has said that this may not be done.
     pub(super) fn is_denied(&self) -> bool {
         matches!(self, RegistryError::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
@@ -155,7 +163,9 @@ impl RegistryError {
             RegistryError::Stalled { .. } | RegistryError::Broken { .. } => {
                 Some("check the network, and run the command again".to_owned())
             }
-            RegistryError::Refused { method, url, status, said } => refused_hint(method, url, *status, said),
+            RegistryError::Refused { method, url, status, said, .. } => {
+                refused_hint(method, url, *status, said)
+            }
             RegistryError::NotARegistry { .. } => Some("check the registry's name and port".to_owned()),
             RegistryError::Missing { .. } => Some("check the name and the tag".to_owned()),
             RegistryError::NoCredentials { registry } if registry == GHCR => {

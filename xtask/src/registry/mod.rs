@@ -6,6 +6,7 @@
 //! error codes is used.
 
 mod auth;
+mod content;
 mod credentials;
 mod error;
 mod http;

@@ -70,7 +70,7 @@ pub(super) async fn raw_document(
         }
         match response.read(MAX_SIZE).await {
             Ok(body) => return check(&response, body, reference).map(Some),
-            Err(error) if error.is_transient() && retry.wait(&error, None).await => {}
+            Err(error) if error.is_transient() && retry.wait(&error).await => {}
             Err(error) => return Err(error),
         }
     }
@@ -127,7 +127,7 @@ pub(super) struct Download {
     hasher: DigestWriter<io::Sink>,
     received: u64,
     retry: Retry,
-    /// What had been received when a connection last broke off.
+    /// What had been received when the tries last began to count anew.
     broke_at: u64,
     /// What comes again at the beginning of an answer.
     skip: u64,
@@ -155,10 +155,15 @@ impl Download {
         loop {
             let part = match &mut self.response {
                 Some(response) => response.chunk().await,
-                None => {
-                    self.response = Some(self.open().await?);
-                    continue;
-                }
+                None => match self.open().await {
+                    Ok(response) => {
+                        self.response = Some(response);
+                        continue;
+                    }
+                    // With nothing to lose, the tries of one request are enough.
+                    Err(error) if self.received < PROGRESS => return Err(error),
+                    Err(error) => Err(error),
+                },
             };
             match part {
                 Ok(Some(mut part)) => {
@@ -188,9 +193,10 @@ impl Download {
                     }
                     if self.received >= self.broke_at + PROGRESS {
                         self.retry.reset();
+                        self.retry.be_patient();
+                        self.broke_at = self.received;
                     }
-                    self.broke_at = self.received;
-                    if !error.is_transient() || !self.retry.wait(&error, None).await {
+                    if !error.is_transient() || !self.retry.wait(&error).await {
                         return Err(error);
                     }
                 }

@@ -95,8 +95,8 @@ impl Response {
     }
 
     pub(super) fn refused_with(&self, said: Said) -> RegistryError {
-        let (method, status) = (self.method.clone(), self.status());
-        RegistryError::Refused { method, url: self.shown(), status, said: Box::new(said) }
+        let (method, status, after) = (self.method.clone(), self.status(), self.retry_after());
+        RegistryError::Refused { method, url: self.shown(), status, after, said: Box::new(said) }
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) struct Timing {
     pub(super) longest_pause: Duration,
     /// How often one request is sent at most.
     pub(super) tries: u32,
+    /// How often an upload is sent at most of which much has gone out already: giving up throws that
+    /// away. Also how many sessions it may take, however far each of them comes.
+    pub(super) patient_tries: u32,
 }
 
 impl Default for Timing {
@@ -32,6 +35,8 @@ impl Default for Timing {
             pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(30),
             tries: 5,
+            // With the pauses between them, a line may be down for two minutes.
+            patient_tries: 12,
         }
     }
 }
@@ -41,33 +46,47 @@ pub(super) struct Retry {
     timing: Timing,
     progress: Progress,
     failures: u32,
+    /// Those since something moved; the pause is as long as there are many.
+    streak: u32,
+    limit: u32,
 }
 
 impl Retry {
     pub(super) fn new(timing: Timing, progress: Progress) -> Retry {
-        Retry { timing, progress, failures: 0 }
+        Retry { timing, progress, failures: 0, streak: 0, limit: timing.tries }
+    }
+
+    /// Gives up later from now on.
+    pub(super) fn be_patient(&mut self) {
+        self.limit = self.timing.patient_tries;
     }
 
     /// Waits before the next try, and says why; false when there is none.
-    pub(super) async fn wait(&mut self, why: &RegistryError, retry_after: Option<Duration>) -> bool {
+    pub(super) async fn wait(&mut self, why: &RegistryError) -> bool {
         self.failures += 1;
-        if self.failures >= self.timing.tries {
+        self.streak += 1;
+        if self.failures >= self.limit {
             return false;
         }
-        self.progress.line(format!("{why}; trying again, {} of {}", self.failures + 1, self.timing.tries));
-        tokio::time::sleep(self.pause(retry_after, random())).await;
+        self.progress.line(format!("{why}; trying again, {} of {}", self.failures + 1, self.limit));
+        tokio::time::sleep(self.pause(why.retry_after(), random())).await;
         true
     }
 
     /// Something went well in between, so the count starts anew.
     pub(super) fn reset(&mut self) {
-        self.failures = 0;
+        (self.failures, self.streak) = (0, 0);
     }
 
-    /// The pause after `failures` tries: between half of it and all of it by `random`, so that
+    /// Something moved, which counts for nothing yet, but shows that the line is there again.
+    pub(super) fn shorten(&mut self) {
+        self.streak = 0;
+    }
+
+    /// The pause after a streak of failures: between half of it and all of it by `random`, so that
     /// clients which failed together do not come back together.
     fn pause(&self, retry_after: Option<Duration>, random: u32) -> Duration {
-        let full = self.timing.pause * 2u32.pow(self.failures.saturating_sub(1).min(16));
+        let full = self.timing.pause * 2u32.pow(self.streak.saturating_sub(1).min(16));
         let jittered = full / 2 + full.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0);
         retry_after.map_or(jittered, |after| after.max(jittered)).min(self.timing.longest_pause)
     }
@@ -99,7 +118,7 @@ mod tests {
         let mut retry = Retry::new(Timing::default(), Progress::new(Verbosity::Quiet));
         let pauses: Vec<u128> = (1..=4)
             .map(|failures| {
-                retry.failures = failures;
+                retry.streak = failures;
                 retry.pause(None, u32::MAX).as_millis()
             })
             .collect();
@@ -107,6 +126,8 @@ mod tests {
         assert_eq!(retry.pause(None, 0).as_millis(), 1000);
         assert_eq!(retry.pause(Some(Duration::from_secs(5)), 0).as_secs(), 5);
         assert_eq!(retry.pause(Some(Duration::from_secs(86_400)), 0).as_secs(), 30);
+        retry.shorten();
+        assert_eq!(retry.pause(None, u32::MAX).as_millis(), 250);
     }
 
     #[test]

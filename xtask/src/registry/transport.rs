@@ -67,8 +67,12 @@ impl Transport {
         self.http.traffic()
     }
 
+    pub(super) fn timing(&self) -> Timing {
+        self.http.timing()
+    }
+
     pub(super) fn retry(&self) -> Retry {
-        Retry::new(self.http.timing(), self.progress.clone())
+        Retry::new(self.timing(), self.progress.clone())
     }
 
     /// Sends a request until it is answered, or until there is no hope. An answer may still be a
@@ -76,15 +80,12 @@ impl Transport {
     pub(super) async fn send(&self, request: &Request<'_>) -> Result<Response> {
         let mut retry = self.retry();
         loop {
-            let (error, after) = match self.once(request).await {
+            let error = match self.once(request).await {
                 Ok(response) if !is_transient(response.status()) => return Ok(response),
-                Ok(response) => {
-                    let after = response.retry_after();
-                    (response.refused().await, after)
-                }
-                Err(error) => (error, None),
+                Ok(response) => response.refused().await,
+                Err(error) => error,
             };
-            if !error.is_transient() || !retry.wait(&error, after).await {
+            if !error.is_transient() || !retry.wait(&error).await {
                 return Err(error);
             }
         }

@@ -3,30 +3,25 @@
 //! Source: OCI distribution specification, "Pushing blobs", "Mounting a blob from another
 //! repository".
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use oci_client::errors::OciErrorCode;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use super::auth::Scopes;
+use super::content::{Content, READ_SIZE};
 use super::error::{RegistryError, Result, Shown};
-use super::pull::{Download, exists};
+use super::pull::exists;
 use super::repository::Repository;
 use super::response::Response;
 use super::transport::{BodyStream, Payload, Request, Transport};
-use crate::oci::digest::DigestWriter;
-use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Verified};
-use crate::progress::{Progress, Step};
+use crate::progress::Progress;
 
-/// What a blob is read in: small enough that a body on a slow line is seen to move.
-const READ_SIZE: usize = 256 * 1024;
 /// The largest part after a break. GHCR answers 416 to larger ones.
 const PART_SIZE: usize = 4 * 1024 * 1024;
 /// From here on, asking whether a blob is there is cheaper than the chance of sending it in vain.
@@ -78,28 +73,37 @@ pub(super) enum Source<'a> {
     Elsewhere(Repository),
 }
 
-/// A blob with all that is needed to open it again and again.
-struct Content<'a> {
-    item: &'a Item<'a>,
-    transport: &'a Transport,
-    bar: Arc<Bar>,
-    /// Why a stream ended early: what HTTP reports is only that it did.
-    failure: Arc<Mutex<Option<RegistryError>>>,
+/// An upload that a registry has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Upload {
+    session: Url,
+    /// How many bytes it is known to have.
+    offset: u64,
 }
 
-/// The bar of one blob, which only moves forward when something is sent again.
-struct Bar {
-    step: Option<Step>,
-    position: AtomicU64,
+/// How to go on after a break.
+enum Next {
+    From(Upload),
+    /// In a new session.
+    Anew(Way),
 }
 
-impl Bar {
-    fn reach(&self, position: u64) {
-        let before = self.position.fetch_max(position, Ordering::Relaxed);
-        if let Some(step) = &self.step {
-            step.advance(position.saturating_sub(before));
-        }
-    }
+enum Way {
+    /// One streamed PUT: the fastest.
+    Whole,
+    /// A request for each part, of which those that are whole are kept.
+    Parts,
+}
+
+/// What a registry will not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The session is not there any more, or is not where it should be.
+    Session,
+    /// It takes no such parts.
+    Parts,
+    /// It takes nothing so large at once.
+    Whole,
 }
 
 impl<'a> Uploader<'a> {
@@ -143,9 +147,8 @@ impl<'a> Uploader<'a> {
             let text = format!("sending {} to {}", blob.digest.short(), self.target.registry());
             self.progress.bytes(text, blob.size)
         });
-        let bar = Arc::new(Bar { step, position: AtomicU64::new(0) });
-        let content = Content { item, transport: self.transport, bar, failure: Arc::default() };
-        self.send(&content, session, from).await?;
+        let content = Content::new(item, self.transport, step);
+        self.send(&content, Upload { session, offset: 0 }, from).await?;
         Ok(Placed::Uploaded)
     }
 
@@ -175,37 +178,55 @@ impl<'a> Uploader<'a> {
     }
 
     /// Sends a blob into an upload, and into new ones where that is lost.
-    async fn send(&self, content: &Content<'_>, session: Url, from: &Repository) -> Result<()> {
+    async fn send(&self, content: &Content<'_>, mut upload: Upload, from: &Repository) -> Result<()> {
         let mut retry = self.transport.retry();
-        let mut outcome = self.put(content, &session).await;
-        let mut session = session;
-        let mut broke_at = 0;
+        let mut sessions = 0;
+        // What a session is known to have, at the last break.
+        let mut kept = 0;
+        let mut outcome = self.put(content, &upload.session).await;
         loop {
             let error = match outcome {
                 Ok(()) => return Ok(()),
                 Err(error) => content.take_failure().unwrap_or(error),
             };
-            let lost = is_lost(&error);
-            if !(lost || error.is_transient()) || !retry.wait(&error, None).await {
+            let refusal = Refusal::of(&error);
+            let moved = content.take_moved();
+            if moved >= PART_SIZE as u64 {
+                retry.be_patient();
+                retry.shorten();
+            }
+            if !(refusal.is_some() || error.is_transient()) || !retry.wait(&error).await {
                 return Err(error);
             }
-            outcome = match self.arrived(&session).await {
-                Ok(Some((offset, next))) => {
-                    if offset >= broke_at + PART_SIZE as u64 {
+            let next = match refusal {
+                // The other way is what is left to try.
+                Some(Refusal::Parts) => Ok(Next::Anew(Way::Whole)),
+                Some(Refusal::Whole) => Ok(Next::Anew(Way::Parts)),
+                Some(Refusal::Session) | None => self.arrived(&upload, refusal).await,
+            };
+            outcome = match next {
+                Ok(Next::From(next)) => {
+                    if next.offset >= kept + READ_SIZE as u64 {
                         retry.reset();
+                        kept = next.offset;
                     }
-                    broke_at = offset;
-                    session = next;
-                    self.resume(content, &mut session, offset).await
+                    upload = next;
+                    self.send_parts(content, &mut upload).await
                 }
-                // A session that is gone may be gone because it succeeded.
-                Ok(None) => match self.open(content.item.blob, from).await? {
-                    Some(next) => {
-                        session = next;
-                        self.put(content, &session).await
+                Ok(Next::Anew(way)) => {
+                    sessions += 1;
+                    if sessions >= self.transport.timing().patient_tries {
+                        return Err(error);
                     }
-                    None => Ok(()),
-                },
+                    // A session that is gone may be gone because it succeeded.
+                    let Some(session) = self.open(content.item.blob, from).await? else { return Ok(()) };
+                    kept = 0;
+                    upload = Upload { session, offset: 0 };
+                    match way {
+                        Way::Whole => self.put(content, &upload.session).await,
+                        Way::Parts => self.send_parts(content, &mut upload).await,
+                    }
+                }
                 Err(error) => Err(error),
             };
         }
@@ -232,21 +253,39 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    /// How much of an upload has come, and where it goes on; None when there is nothing to go on
-    /// with.
-    async fn arrived(&self, session: &Url) -> Result<Option<(u64, Url)>> {
-        let request = self.request(Method::GET, session.clone(), Payload::Empty);
+    /// How to go on after a break: by what the registry says of the upload, or else by what it said
+    /// when it took the last part.
+    async fn arrived(&self, upload: &Upload, refusal: Option<Refusal>) -> Result<Next> {
+        let request = self.request(Method::GET, upload.session.clone(), Payload::Empty);
         let response = self.transport.send(&request).await?;
-        if !response.status().is_success() {
-            return Ok(None);
+        if response.status().is_success() {
+            let session = response.location().unwrap_or_else(|_| upload.session.clone());
+            return Ok(match range_end(&response).filter(|&offset| offset > 1) {
+                // It was right, so it is the part that is not.
+                Some(offset) if refusal.is_some() && offset == upload.offset => Next::Anew(Way::Whole),
+                Some(offset) => Next::From(Upload { session, offset }),
+                // It keeps the session and nothing of a body that breaks off: of parts, it keeps
+                // those that are whole.
+                None => Next::Anew(Way::Parts),
+            });
         }
-        let offset = range_end(&response).filter(|&offset| offset > 1);
-        Ok(offset.map(|offset| (offset, response.location().unwrap_or_else(|_| session.clone()))))
+        let error = response.refused().await;
+        Ok(match Refusal::of(&error) {
+            // It keeps nothing that breaks off, in parts or at once.
+            Some(Refusal::Session) => Next::Anew(Way::Whole),
+            // Not every registry answers this question.
+            Some(Refusal::Parts | Refusal::Whole) | None => match (refusal, upload.offset) {
+                (Some(_), _) => Next::Anew(Way::Whole),
+                (None, 0) => Next::Anew(Way::Parts),
+                (None, _) => Next::From(upload.clone()),
+            },
+        })
     }
 
-    /// Sends what is missing from `offset` on, in parts.
-    async fn resume(&self, content: &Content<'_>, session: &mut Url, mut offset: u64) -> Result<()> {
-        let mut stream = content.open(offset).await?;
+    /// Sends what is missing of an upload, in parts; it is then as far as the registry has taken
+    /// them.
+    async fn send_parts(&self, content: &Content<'_>, upload: &mut Upload) -> Result<()> {
+        let mut stream = content.open(upload.offset).await?;
         let mut pending = Vec::new();
         loop {
             while pending.len() < PART_SIZE
@@ -256,20 +295,19 @@ impl<'a> Uploader<'a> {
                 pending.extend(bytes.map_err(|source| RegistryError::Read { digest, source })?);
             }
             if pending.is_empty() {
-                return self.finish(content, session, Payload::Empty).await;
+                return self.finish(content, &upload.session, Payload::Empty).await;
             }
             let rest = pending.split_off(pending.len().min(PART_SIZE));
             let part = std::mem::replace(&mut pending, rest);
-            let end = offset + part.len() as u64;
-            let mut request = self.request(Method::PATCH, session.clone(), Payload::Bytes(&part));
+            let end = upload.offset + part.len() as u64;
+            let mut request = self.request(Method::PATCH, upload.session.clone(), Payload::Bytes(&part));
             request.headers.push((CONTENT_TYPE, OCTETS.to_owned()));
-            request.headers.push((CONTENT_RANGE, format!("{offset}-{}", end - 1)));
+            request.headers.push((CONTENT_RANGE, format!("{}-{}", upload.offset, end - 1)));
             let response = self.transport.once(&request).await?;
             if !response.status().is_success() {
                 return Err(response.refused().await);
             }
-            *session = response.location()?;
-            offset = end;
+            *upload = Upload { session: response.location()?, offset: end };
         }
     }
 
@@ -279,117 +317,20 @@ impl<'a> Uploader<'a> {
     }
 }
 
-impl Content<'_> {
-    /// The bytes from `offset` on. What is not verified yet is hashed, those before `offset` too,
-    /// so a stream that ends without an error was the blob.
-    async fn open(&self, offset: u64) -> Result<BodyStream> {
-        let digest = self.item.blob.digest;
-        let hasher = || Some(DigestWriter::new(io::sink()));
-        let (parts, hasher): (BodyStream, _) = match &self.item.source {
-            Source::Bytes(bytes) => (bytes_stream((*bytes).clone()), None),
-            Source::File(open) => {
-                let reader = open().map_err(|source| RegistryError::Read { digest, source })?;
-                (file_stream(reader), hasher())
-            }
-            Source::Elsewhere(repository) => {
-                let download = Download::new(self.transport, repository, self.item.blob);
-                let failure = self.failure.clone();
-                let parts = stream::try_unfold(download, move |mut download| {
-                    let failure = failure.clone();
-                    async move {
-                        match download.next().await {
-                            Ok(part) => Ok(part.map(|part| (part, download))),
-                            Err(error) => Err(fail(&failure, error)),
-                        }
-                    }
-                });
-                (Box::pin(parts), hasher())
-            }
-        };
-        Ok(self.checked(parts, hasher, offset))
+impl Refusal {
+    fn of(error: &RegistryError) -> Option<Refusal> {
+        let RegistryError::Refused { method, status, said, .. } = error else { return None };
+        let codes = [OciErrorCode::BlobUploadUnknown, OciErrorCode::BlobUploadInvalid];
+        if *status == StatusCode::RANGE_NOT_SATISFIABLE || said.has(&codes) {
+            return Some(Refusal::Session);
+        }
+        // Too small a part, too large a one, or none at all: registries say so in many ways.
+        match (method.as_str(), status.as_u16()) {
+            ("PATCH", 400 | 404 | 405 | 411 | 413 | 415 | 501) => Some(Refusal::Parts),
+            ("PUT", 413) => Some(Refusal::Whole),
+            _ => None,
+        }
     }
-
-    /// `parts` from `offset` on, which end with an error unless they are the whole blob.
-    fn checked(&self, parts: BodyStream, hasher: Option<DigestWriter<io::Sink>>, offset: u64) -> BodyStream {
-        let (blob, bar, failure) = (self.item.blob.clone(), self.bar.clone(), self.failure.clone());
-        let state = (parts, hasher, 0u64);
-        Box::pin(stream::try_unfold(state, move |(mut parts, mut hasher, mut seen)| {
-            let (blob, bar, failure) = (blob.clone(), bar.clone(), failure.clone());
-            async move {
-                let refuse = |source| fail(&failure, RegistryError::Changed(source));
-                let size = |found| VerifyError::Size { digest: blob.digest, expected: blob.size, found };
-                loop {
-                    let Some(part) = parts.next().await else {
-                        // The last part was given out when its digest was known.
-                        return if seen == blob.size { Ok(None) } else { Err(refuse(size(seen))) };
-                    };
-                    let mut part = part?;
-                    seen += part.len() as u64;
-                    if seen > blob.size {
-                        return Err(refuse(size(seen)));
-                    }
-                    if let Some(hasher) = &mut hasher {
-                        hasher.write_all(&part)?;
-                    }
-                    // Checked before the last byte goes out, not after: then the upload fails.
-                    if seen == blob.size
-                        && let Some(hasher) = hasher.take()
-                    {
-                        let (_, found, _) = hasher.finish();
-                        if found != blob.digest {
-                            let expected = blob.digest;
-                            return Err(refuse(VerifyError::Digest { expected, found }));
-                        }
-                    }
-                    let skip = (offset + part.len() as u64).saturating_sub(seen).min(part.len() as u64);
-                    part.drain(..skip as usize);
-                    if !part.is_empty() {
-                        bar.reach(seen);
-                        return Ok(Some((part, (parts, hasher, seen))));
-                    }
-                }
-            }
-        }))
-    }
-
-    fn take_failure(&self) -> Option<RegistryError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// Keeps the reason, and gives HTTP something to end the request with.
-fn fail(failure: &Mutex<Option<RegistryError>>, error: RegistryError) -> io::Error {
-    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-    io::Error::other("the source failed")
-}
-
-/// Parts of bytes that stay where they are: only what is on its way is copied.
-fn bytes_stream(blob: Verified) -> BodyStream {
-    let starts = (0..blob.bytes().len()).step_by(READ_SIZE);
-    let part = move |start: usize| {
-        let rest = &blob.bytes()[start..];
-        rest[..rest.len().min(READ_SIZE)].to_vec()
-    };
-    Box::pin(stream::iter(starts).map(move |start| Ok(part(start))))
-}
-
-/// Reads a file off the threads that serve connections.
-fn file_stream(reader: Box<dyn Read + Send>) -> BodyStream {
-    Box::pin(stream::try_unfold(reader, |mut reader| async move {
-        let read = tokio::task::spawn_blocking(move || {
-            let mut part = Vec::with_capacity(READ_SIZE);
-            reader.by_ref().take(READ_SIZE as u64).read_to_end(&mut part).map(|_| (part, reader))
-        });
-        let (part, reader) = read.await.map_err(io::Error::other)??;
-        Ok((!part.is_empty()).then_some((part, reader)))
-    }))
-}
-
-/// Whether an upload session no longer exists, or is not where it should be.
-fn is_lost(error: &RegistryError) -> bool {
-    let RegistryError::Refused { status, said, .. } = error else { return false };
-    *status == StatusCode::RANGE_NOT_SATISFIABLE
-        || said.has(&[OciErrorCode::BlobUploadUnknown, OciErrorCode::BlobUploadInvalid])
 }
 
 /// The number of bytes in `Range: 0-<last>`. docker's registry writes `0-0` for none as well as

@@ -1,6 +1,7 @@
 //! What tests share: programs, real registries on this machine, and a proxy before them.
 
 mod fault_proxy;
+mod keeping;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) use fault_proxy::{Fault, FaultProxy, Seen, answer};
+pub(crate) use keeping::{Keeping, Keeps, Manner};
 
 /// How long a program may take to come up on a busy machine.
 const STARTUP: Duration = Duration::from_secs(30);

@@ -25,6 +25,7 @@ fn timing() -> Timing {
         pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(50),
         tries: 5,
+        patient_tries: 12,
     }
 }
 

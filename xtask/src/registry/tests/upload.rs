@@ -1,10 +1,10 @@
 //! One blob on its way: lines that are slow or break, and what is sent again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::testing::{Fault, FaultProxy, Registry, Seen, answer};
+use crate::testing::{Fault, FaultProxy, Keeping, Keeps, Manner, Registry, Seen, answer};
 
 #[test]
 fn asking_whether_a_push_is_allowed_leaves_nothing() {
@@ -72,12 +72,13 @@ fn a_slow_line_is_no_registry_that_ponders() {
 #[test]
 fn an_upload_that_breaks_off_is_sent_again() {
     for registry in both() {
-        // These two registries know no way to go on; both take a new upload.
+        // These two registries lose what breaks off; both take a new upload.
         let breaks = Arc::new(AtomicUsize::new(0));
         let rule = breaks.clone();
         let proxy = FaultProxy::before(&registry, move |seen| {
             let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 7);
-            match seen.method == "PUT" && is_large && rule.fetch_add(1, Ordering::SeqCst) < 2 {
+            let is_body = matches!(&*seen.method, "PUT" | "PATCH") && is_large;
+            match is_body && rule.fetch_add(1, Ordering::SeqCst) < 2 {
                 true => Fault::CutRequest(1_000_000),
                 false => Fault::Pass,
             }
@@ -90,82 +91,126 @@ fn an_upload_that_breaks_off_is_sent_again() {
         assert_whole(&client, &target, &image);
 
         let error = {
-            let proxy = FaultProxy::before(&registry, |seen| match seen.method == "PUT" {
-                true => Fault::CutRequest(0),
-                false => Fault::Pass,
-            });
+            let proxy =
+                FaultProxy::before(&registry, |seen| match matches!(&*seen.method, "PUT" | "PATCH") {
+                    true => Fault::CutRequest(0),
+                    false => Fault::Pass,
+                });
             let target = format!("{}/os/app:v2", proxy.address());
             let error = client.push(&Image::new(&[b"never"]).push(&target, None)).unwrap_err();
-            assert!(proxy.count("PUT", "") <= 10, "{:#?}", proxy.lines());
+            assert!(proxy.count("PUT", "") + proxy.count("PATCH", "") <= 10, "{:#?}", proxy.lines());
             error
         };
         assert!(error.to_string().contains("broke off"), "{error:#}");
     }
 }
 
-/// A mock of a registry that keeps what came of an upload, as the specification allows.
-fn resumable(cut: usize) -> (FaultProxy, Arc<Mutex<Vec<u8>>>) {
-    let upload: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let kept = upload.clone();
-    let session = "/v2/os/app/blobs/uploads/1?state=";
-    let rule = move |seen: &Seen| {
-        let (kept, state) = (kept.clone(), kept.lock().unwrap().len());
-        let location = format!("{session}{state}");
-        let range = format!("0-{}", state.saturating_sub(1));
-        let absent = || answer("404 Not Found", &[], br#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#);
-        let is_upload = seen.path().contains("uploads");
-        let part = match seen.header("content-range") {
-            Some(range) if range.starts_with(&format!("{state}-")) => true,
-            Some(_) => return Fault::Answer(answer("416 Range Not Satisfiable", &[], b"")),
-            None => false,
-        };
-        match (seen.method.as_str(), is_upload) {
-            ("POST", _) => Fault::Answer(answer("202 Accepted", &[("Location", &location)], b"")),
-            ("GET", true) => {
-                Fault::Answer(answer("204 No Content", &[("Location", &location), ("Range", &range)], b""))
-            }
-            // The first PUT of the layer breaks; what comes later is whole.
-            ("PUT", true) if seen.header("content-length") != Some("0") && state == 0 => Fault::Take(
-                cut,
-                Box::new(move |body| {
-                    if body.len() < cut {
-                        return Some(answer("201 Created", &[], b""));
-                    }
-                    kept.lock().unwrap().extend(body);
-                    None
-                }),
-            ),
-            ("PATCH", true) if part => Fault::Take(
-                usize::MAX,
-                Box::new(move |body| {
-                    let mut kept = kept.lock().unwrap();
-                    kept.extend(body);
-                    let location = format!("{session}{}", kept.len());
-                    Some(answer("202 Accepted", &[("Location", &location)], b""))
-                }),
-            ),
-            ("PUT", _) => Fault::Take(usize::MAX, Box::new(|_| Some(answer("201 Created", &[], b"")))),
-            _ => Fault::Answer(absent()),
-        }
-    };
-    (FaultProxy::alone(rule), upload)
+const GOOD: Manner = Manner {
+    keeps: Keeps::Bytes,
+    tells: true,
+    largest_part: 4 << 20,
+    largest_whole: usize::MAX,
+    losing_break: usize::MAX,
+};
+
+/// Breaks at the same place of a blob, so many times.
+fn cut_at(place: usize, times: usize) -> impl FnMut(usize, usize) -> Option<usize> + Send + 'static {
+    let mut left = times;
+    move |have, length| {
+        let is_here = have <= place && place < have + length && left > 0;
+        left -= usize::from(is_here);
+        is_here.then(|| place - have)
+    }
+}
+
+/// Sends one layer, which the registry has then; how many bytes it took of it.
+fn sent(registry: &Keeping, layer: &[u8]) -> usize {
+    let image = Image::new(&[layer]);
+    let target = format!("{}/os/app:v1", registry.proxy.address());
+    client().push(&image.push(&target, None)).unwrap();
+    let stored = registry.blob(&image.layers[0].digest().to_string());
+    assert!(stored.as_deref() == Some(layer), "the parts make up the layer");
+    registry.taken() - image.config.bytes().len() - image.manifest.bytes().len()
+}
+
+fn parts(registry: &Keeping) -> Vec<String> {
+    let seen = registry.proxy.seen();
+    let parts = seen.iter().filter(|seen| seen.method == "PATCH");
+    parts.map(|seen| seen.header("content-length").unwrap().to_owned()).collect()
 }
 
 #[test]
 fn an_upload_goes_on_where_it_broke_off() {
-    let layer = bytes(7, 12_000_000);
-    let (server, upload) = resumable(3_000_000);
-    let image = Image::new(&[&layer]);
-    let target = format!("{}/os/app:v1", server.address());
-    let pushed = client().push(&image.push(&target, None)).unwrap();
-    assert_eq!(pushed.uploaded.len(), 2);
-    assert!(*upload.lock().unwrap() == layer, "the parts make up the layer");
+    let registry = Keeping::new(GOOD, cut_at(3_000_000, 1));
+    sent(&registry, &bytes(7, 12_000_000));
     // 9 MB are left, in parts of 4 MiB at most, as GHCR wants them.
-    let parts: Vec<usize> = server
-        .seen()
-        .iter()
-        .filter(|seen| seen.method == "PATCH")
-        .map(|seen| seen.header("content-length").unwrap().parse().unwrap())
-        .collect();
-    assert_eq!(parts, [4_194_304, 4_194_304, 611_392]);
+    assert_eq!(parts(&registry), ["4194304", "4194304", "611392"]);
+}
+
+#[test]
+fn a_line_that_breaks_often_brings_everything_over() {
+    // Each connection carries 3 MB, which is less than a part.
+    let registry = Keeping::new(GOOD, |_, length| (length > 3_000_000).then_some(3_000_000));
+    sent(&registry, &bytes(7, 30_000_000));
+    assert_eq!(registry.sessions(), 2, "one for each blob");
+}
+
+#[test]
+fn a_new_session_counts_from_its_own_beginning() {
+    // The first session has 24 MB when it is lost; each break of the second one is 3 MB further.
+    let mut is_first = true;
+    let cut = move |have, length| {
+        let carries = if std::mem::take(&mut is_first) { 24_000_000 } else { 3_000_000 };
+        (have + length > 2_000_000 && length > carries).then_some(carries)
+    };
+    let registry = Keeping::new(Manner { losing_break: 2, ..GOOD }, cut);
+    sent(&registry, &bytes(7, 30_000_000));
+    assert_eq!(registry.sessions(), 3, "one of two was lost");
+}
+
+#[test]
+fn where_a_registry_does_not_say_the_last_part_tells() {
+    let manner = Manner { keeps: Keeps::Parts, tells: false, ..GOOD };
+    let registry = Keeping::new(manner, cut_at(6_000_000, 3));
+    let size = 12_000_000;
+    let sent = sent(&registry, &bytes(7, size));
+    assert_eq!(registry.sessions(), 3, "one was lost before a part was taken");
+    // The PUT until it broke, all of it in parts, and twice what came of one of these.
+    assert_eq!(sent, 6_000_000 + size + 2 * (6_000_000 - (4 << 20)));
+}
+
+#[test]
+fn a_push_cut_ten_times_in_its_middle_sends_little_twice() {
+    let size = 32_000_000;
+    let ten = || cut_at(size / 2, 10);
+    let registry = Keeping::new(GOOD, ten());
+    let bytes = bytes(7, size);
+    let whole = sent(&registry, &bytes);
+    assert!(whole < size * 12 / 10, "{whole} bytes for {size}");
+    // Where what breaks off is lost, the first half goes twice, and then one part ten times at most.
+    let registry = Keeping::new(Manner { keeps: Keeps::Parts, ..GOOD }, ten());
+    let in_parts = sent(&registry, &bytes);
+    assert!(in_parts <= size * 3 / 2 + 10 * (4 << 20), "{in_parts} bytes for {size}");
+}
+
+#[test]
+fn what_a_registry_will_not_have_goes_the_other_way() {
+    // No part of any size: after the break, the blob goes at once again.
+    let registry = Keeping::new(Manner { largest_part: 0, ..GOOD }, cut_at(3_000_000, 1));
+    sent(&registry, &bytes(7, 12_000_000));
+    assert_eq!(parts(&registry).len(), 1);
+    // Nothing large at once, as a proxy before a registry may have it: parts.
+    let registry = Keeping::new(Manner { largest_whole: 8_000_000, ..GOOD }, |_, _| None);
+    sent(&registry, &bytes(7, 12_000_000));
+    assert_eq!(parts(&registry).len(), 3);
+}
+
+#[test]
+fn an_upload_that_never_comes_through_ends() {
+    // Every session is as good as the last one, and every one of them is lost in the middle.
+    let registry = Keeping::new(Manner { keeps: Keeps::Parts, ..GOOD }, cut_at(6_000_000, usize::MAX));
+    let target = format!("{}/os/app:v1", registry.proxy.address());
+    let image = Image::new(&[&bytes(7, 12_000_000)]);
+    let error = client().push(&image.push(&target, None)).unwrap_err();
+    assert!(error.to_string().contains("broke off"), "{error:#}");
 }
