@@ -9,7 +9,7 @@ use crate::compose::Composition;
 use crate::hint;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::progress::Progress;
-use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed};
+use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed, Until};
 use crate::source::Home;
 use crate::store::{Change, Completeness, Store};
 
@@ -93,7 +93,7 @@ impl Delivery<'_> {
     }
 
     /// Sends the image to `target`.
-    pub(crate) fn to_registry(self, target: &Reference) -> Result<Pushed> {
+    pub(crate) fn to_registry(self, target: &Reference, until: Until) -> Result<Pushed> {
         let Delivery { composition, base, .. } = self;
         let ours = composition.blobs().map(|(descriptor, blob)| PushBlob {
             descriptor: descriptor.clone(),
@@ -109,6 +109,7 @@ impl Delivery<'_> {
         let of_base = of_base.collect::<Result<Vec<_>>>()?;
         self.registry.push(&Push {
             target: target.clone(),
+            until,
             manifests: composition
                 .manifests()
                 .into_iter()

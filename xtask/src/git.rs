@@ -1,11 +1,13 @@
-//! Which commit the source is, for an image's annotations.
+//! Which commit the source is, for an image's annotations, and which tag it has.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::exec;
+use crate::hint::WithHint;
+use crate::release;
 
 /// The commit that is checked out at `root`, with `-dirty` behind it where files differ; nothing
 /// outside of a git checkout.
@@ -14,10 +16,37 @@ pub(crate) fn revision(root: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let sh = Shell::new()?;
-    // A hook or an alias may have another repository in the environment.
-    let git = |command: Cmd<'_>| exec::read(command.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE"));
     let commit = git(cmd!(sh, "git -C {root} rev-parse --verify HEAD"))?;
-    // Files that were never added count: they are in the image.
-    let is_dirty = !git(cmd!(sh, "git -C {root} status --porcelain"))?.is_empty();
+    let is_dirty = is_dirty(&sh, root)?;
     Ok(Some(format!("{}{}", commit.trim(), if is_dirty { "-dirty" } else { "" })))
+}
+
+/// The tag of the commit that is checked out at `root`; of several, the highest. Where files differ,
+/// there is none: what is made of them is not what was tagged.
+pub(crate) fn tag(root: &Path) -> Result<String> {
+    if !root.join(".git").exists() {
+        return Err(anyhow!("{} is no git checkout, so it has no tag", root.display()))
+            .hint("name the version: '--app-version v1'");
+    }
+    let sh = Shell::new()?;
+    let tags = git(cmd!(sh, "git -C {root} tag --points-at HEAD"))?;
+    let highest = tags.lines().max_by(|a, b| release::compare(a, b));
+    let tag = highest
+        .ok_or_else(|| anyhow!("the commit that is checked out has no tag"))
+        .hint("give it one, 'git tag v1', or name the version: '--app-version v1'")?;
+    if is_dirty(&sh, root)? {
+        return Err(anyhow!("files differ from the commit that has the tag {tag}"))
+            .hint("'git status' lists them; or name another version: '--app-version v1'");
+    }
+    Ok(tag.to_owned())
+}
+
+/// Files that were never added count: they are in the image.
+fn is_dirty(sh: &Shell, root: &Path) -> Result<bool> {
+    Ok(!git(cmd!(sh, "git -C {root} status --porcelain"))?.is_empty())
+}
+
+/// A hook or an alias may have another repository in the environment.
+fn git(command: Cmd<'_>) -> Result<String> {
+    Ok(exec::read(command.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE"))?)
 }

@@ -29,6 +29,7 @@ use crate::oci::{Digest, ImageName, Reference};
 use crate::preflight::{Lack, Need};
 use crate::progress::{Progress, human_bytes};
 use crate::registry::Client;
+use crate::source::{Home, Source};
 use crate::store::Store;
 
 pub(crate) use self::config::{Config, Configs};
@@ -83,6 +84,25 @@ pub(crate) struct RawDisk {
     name: DiskName,
     /// While this is held, nobody replaces it.
     _lock: File,
+}
+
+impl Order<'_> {
+    /// What the image's repository has this very image under: its digest, which is there before a tag
+    /// is, or the tag, whose manifest may have other annotations.
+    fn pushed_as(&self) -> Result<Option<Reference>> {
+        let tag = self.upgrades_from;
+        let digest = self.image.manifest.blob.digest().to_string();
+        let digest = Reference::with_digest(tag.registry().to_owned(), tag.repository().to_owned(), digest);
+        for reference in [&digest, tag] {
+            let Some(document) = self.registry.document(reference)? else { continue };
+            let source = Source { home: Home::Registry(reference.clone()), document };
+            let manifest = source.manifest(self.image.platform, self.registry)?;
+            if manifest.config.digest == self.image.config_digest {
+                return Ok(Some(reference.clone()));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Builder {

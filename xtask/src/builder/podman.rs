@@ -186,20 +186,27 @@ impl Podman {
         }
         let sh = Shell::new()?;
         let target = order.upgrades_from.to_string();
+        let mut pulled: Option<String> = None;
         let command = match &order.image.name {
             ImageName::Layout { .. } if order.image.layers_elsewhere()?.is_none() => {
                 let (from, to) = (order.image.name.to_string(), format!("containers-storage:{target}"));
                 self.access.command(&sh, SKOPEO.program).args(["copy", &from, &to])
             }
             ImageName::Layout { .. } | ImageName::Registry(_) => {
+                let source = order.pushed_as()?.unwrap_or_else(|| order.upgrades_from.clone());
+                pulled = Some(source.to_string()).filter(|source| *source != target);
+                let source = source.to_string();
                 let plain_http = order.registry.is_plain_http(order.upgrades_from)?;
                 let tls_verify = plain_http.then_some("--tls-verify=false");
-                self.command(&sh).arg("pull").args(tls_verify).arg(&target)
+                self.command(&sh).arg("pull").args(tls_verify).arg(&source)
             }
         };
         let step = progress.step(format!("bringing {} into podman's storage", order.image.name));
         talk(command, &step, |command, consume, on_line| exec::stream(command, consume, on_line))
             .with_context(|| format!("bringing {} into podman's storage", order.image.name))?;
+        if let Some(source) = &pulled {
+            exec::read(self.command(&sh).args(["tag", source, &target]))?;
+        }
         if !self.has(order)? {
             let error = anyhow!("{target} in podman's storage is not {}", order.image.name);
             return Err(hinted(error, "its tag has moved meanwhile: run the command again"));

@@ -10,10 +10,8 @@ use anyhow::{Context, Result};
 use super::podman::{Access, DEFAULT_STORAGE, PODMAN, Podman};
 use super::{Builder, Order};
 use crate::disk::DiskFormat;
-use crate::oci::Platform;
 use crate::preflight::{self, Lack};
 use crate::progress::human_bytes;
-use crate::source::{Home, Source};
 
 /// So many times as much room as its packed layers does a system take.
 const UNPACKED: u64 = 2;
@@ -62,25 +60,16 @@ pub(super) fn lacks(order: &Order<'_>) -> Result<Vec<Lack>> {
 /// A layout without the base's layers does where the registry has the image.
 fn lacking_layers(order: &Order<'_>) -> Result<Option<Lack>> {
     let Some(place) = order.image.layers_elsewhere()? else { return Ok(None) };
-    let asked = is_pushed(order);
     let reference = order.upgrades_from;
-    let why = match asked {
-        Ok(true) => return Ok(None),
-        Ok(false) => "has not got the image".to_owned(),
+    let why = match order.pushed_as() {
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => "has not got the image".to_owned(),
         Err(error) => format!("did not say whether it has the image ({error:#})"),
     };
     Ok(Some(Lack {
         what: format!("{} lacks layers, which are in {place}, and {reference} {why}", order.image.name),
         remedy: "make the image with '--full', or push it, so that podman can pull it".to_owned(),
     }))
-}
-
-/// Whether the registry has this very image.
-fn is_pushed(order: &Order<'_>) -> Result<bool> {
-    let Some(document) = order.registry.document(order.upgrades_from)? else { return Ok(false) };
-    let source = Source { home: Home::Registry(order.upgrades_from.clone()), document };
-    let manifest = source.manifest(Platform::host(), order.registry)?;
-    Ok(manifest.config.digest == order.image.config_digest)
 }
 
 /// What a disk and its formats take, and where.

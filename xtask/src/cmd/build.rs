@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow};
 
 use super::Session;
 use super::advice::{self, Ground};
+use super::versions::{self, Publication, Tags};
 use crate::base::{self, ResolvedBase};
 use crate::build::{self, Go};
 use crate::compose::{self, Composition};
@@ -19,18 +20,20 @@ use crate::oci::append::Provenance;
 use crate::oci::reference::is_tag;
 use crate::oci::{Digest, ImageName, Platform, Reference};
 use crate::preflight::Need;
-use crate::registry::{Client, Pushed};
-use crate::release;
+use crate::registry::{Client, Pushed, Until};
+use crate::release::{self, AskedVersion, UNVERSIONED};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
 use crate::store::{Completeness, Store};
+use crate::workspace::settings::Repository;
 use crate::workspace::{DistroName, Workspace};
-
-/// Ends the tag of an image that was given no version: it names what changes from run to run.
-const UNVERSIONED: &str = "dev";
 
 pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
     let registry = session.registry()?;
+    if flags.deliver.push {
+        check_push(&flags.compose, session, &registry)?;
+    }
     let made = make(&flags.compose, &flags.deliver, session, &registry)?;
+    let publication = flags.deliver.push.then(|| Publication::begin(&made, &registry)).transpose()?;
     let base_layers = flags.deliver.base_layers();
     let default = ImageName::Layout { dir: session.dist_dir().join("oci"), tag: None };
 
@@ -45,15 +48,24 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
         name @ ImageName::Registry(target) => {
             refuse_official(target)?;
             advice::warn_of_rebase(name, &made.base, &registry, session);
-            let pushed = made.push(target, &registry, session)?;
+            let pushed = made.push(target, Until::Tagged, (&registry, session))?;
             made.report(target.to_string(), None, Some(&pushed))
         }
     };
-    if flags.deliver.push {
-        let pushed = made.push(&made.target, &registry, session)?;
+    if let Some(publication) = publication {
+        let pushed = made.push(&made.target, Until::Stored, (&registry, session))?;
+        publication.finish(&[], session)?;
         report = ImageReport { pushed: Some(PushReport::new(&made.target.to_string(), &pushed)), ..report };
     }
     session.print(&report, || report.digest.to_string())
+}
+
+/// Makes sure that the project's repository can be reached and takes what is pushed, before anything
+/// slow.
+pub(super) fn check_push(flags: &Compose, session: &Session, registry: &Client) -> Result<()> {
+    let settings = session.workspace()?.settings;
+    let repository = flags.image.as_ref().unwrap_or(&settings.image);
+    registry.check_push(&repository.tagged(UNVERSIONED))
 }
 
 /// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
@@ -78,7 +90,10 @@ pub(crate) struct Made {
     pub(crate) tag: String,
     /// The project's own repository, with that tag.
     pub(crate) target: Reference,
-    version: Option<String>,
+    pub(crate) repository: Repository,
+    pub(crate) version: Option<String>,
+    /// How the version was named.
+    pub(crate) asked: Option<AskedVersion>,
 }
 
 /// From folders to an image: discover, find the base, build, compose.
@@ -103,7 +118,11 @@ pub(super) fn make_of(
     let asked: BTreeSet<Platform> = flags.platform.iter().copied().collect();
     let platforms: Vec<Platform> =
         if asked.is_empty() { vec![Platform::host()] } else { asked.into_iter().collect() };
-    let version = flags.app_version.as_deref();
+    let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
+    let asked = flags.app_version.as_ref();
+    let named = |asked| versions::named(asked, &distro, repository, (session, registry));
+    let version = asked.map(named).transpose()?;
+    let version = version.as_deref();
     let needs: &[Need] = if workspace.apps.is_empty() {
         session.progress.warn("there is no app: no folder in apps/ has a go.mod");
         &[]
@@ -121,7 +140,6 @@ pub(super) fn make_of(
         None
     });
 
-    let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     let opened = match &flags.base {
         Some(name) => {
             refuse_folder(name)?;
@@ -150,7 +168,7 @@ pub(super) fn make_of(
         created: flags.source_date_epoch,
         provenance: Provenance {
             base_name: base.reference.as_ref().map(Reference::to_string),
-            version: flags.app_version.clone(),
+            version: version.map(str::to_owned),
             revision,
             source: workspace.settings.source.clone(),
         },
@@ -158,7 +176,8 @@ pub(super) fn make_of(
     let composition = compose::compose(workspace, &binaries, &base, &settings)?;
 
     let target = repository.tagged(&tag);
-    Ok(Made { composition, base, distro, tag, target, version: flags.app_version.clone() })
+    let (repository, version) = (repository.clone(), version.map(str::to_owned));
+    Ok(Made { composition, base, distro, tag, target, repository, version, asked: asked.cloned() })
 }
 
 /// Refuses a name that is a layout's here, but for its `oci:`: without it, it would be looked for at
@@ -192,15 +211,29 @@ impl Made {
 
     /// The tag of a packed disk of it.
     pub(crate) fn disk_tag(&self, format: DiskFormat) -> String {
-        release::disk_tag(&self.distro, format, self.version.as_deref().unwrap_or(UNVERSIONED))
+        release::disk_tag(&self.distro, format, self.version_name())
     }
 
-    pub(crate) fn push(&self, target: &Reference, registry: &Client, session: &Session) -> Result<Pushed> {
-        let pushed = self.delivery(session, registry).to_registry(target)?;
+    /// What its tags end in.
+    pub(super) fn version_name(&self) -> &str {
+        self.version.as_deref().unwrap_or(UNVERSIONED)
+    }
+
+    pub(super) fn tags(&self) -> Tags {
+        if self.version.is_some() { Tags::Stay } else { Tags::Move }
+    }
+
+    pub(crate) fn push(
+        &self,
+        target: &Reference,
+        until: Until,
+        (registry, session): (&Client, &Session),
+    ) -> Result<Pushed> {
+        let pushed = self.delivery(session, registry).to_registry(target, until)?;
         session.progress.line(match pushed.unchanged {
             true => format!("{target} is already {}", pushed.digest),
             false => format!(
-                "pushed {target}: {} in {} requests, {} layers and configs sent, {} mounted",
+                "sent {target}: {} in {} requests, {} layers and configs sent, {} mounted",
                 crate::progress::human_bytes(pushed.sent_bytes),
                 pushed.requests,
                 pushed.uploaded.len(),

@@ -111,6 +111,7 @@ pub(super) fn default(flags: &Compose, builder: &DiskBuilder, session: &Session)
     let folder = folder(session);
     let request = disks::Request {
         name: &image_name,
+        repository: flags.image.as_ref(),
         image: &image,
         registry: &registry,
         builder: Builder::choose(&image, builder.builder, &image_name)?,
@@ -138,6 +139,7 @@ fn of_image(
     let name = flags.name.clone().map_or_else(|| disks::name(image_name), Ok)?;
     let request = disks::Request {
         name: image_name,
+        repository: flags.compose.image.as_ref(),
         image: &image,
         registry: &registry,
         builder: Builder::choose(&image, flags.builder.builder, image_name)?,

@@ -15,7 +15,9 @@ use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
+use crate::release;
 use crate::store;
+use crate::workspace::settings::Repository;
 
 /// Changes when the same raw becomes other bytes in any format.
 const PROCESS: &str = "1";
@@ -23,6 +25,8 @@ const PROCESS: &str = "1";
 /// Disks of one image.
 pub(super) struct Request<'a> {
     pub(super) name: &'a ImageName,
+    /// The one that stands in for the project's.
+    pub(super) repository: Option<&'a Repository>,
     pub(super) image: &'a LocalImage,
     pub(super) registry: &'a Client,
     pub(super) builder: Builder,
@@ -81,7 +85,7 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     let Request { formats, options, folder, .. } = request;
     let configs = Configs::read(&session.root, request.ssh_key)?;
     let fetched = session.cache("fetched");
-    let upgrades_from = upgrades_from(request.name, session)?;
+    let upgrades_from = upgrades_from(request.name, request.repository, session)?;
     let raws = Raws { request, session, fetched, upgrades_from };
     let variants = raws.variants(&configs)?;
     let template = match formats.contains(&DiskFormat::Ova) {
@@ -142,12 +146,15 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
 }
 
 /// Where a host that runs the image looks for its next version: the image's registry, or the
-/// project's for an image that is in none yet.
-fn upgrades_from(name: &ImageName, session: &Session) -> Result<Reference> {
+/// project's, or the one that stands in for it, for an image that is in none yet. A release's own tag
+/// never moves, so a host follows the one that does.
+fn upgrades_from(name: &ImageName, repository: Option<&Repository>, session: &Session) -> Result<Reference> {
     match name {
         ImageName::Registry(reference) => Ok(reference.clone()),
         ImageName::Layout { tag, .. } => {
-            Ok(session.workspace()?.settings.image.tagged(tag.as_deref().unwrap_or("latest")))
+            let settings = session.workspace()?.settings;
+            let tag = tag.as_deref().unwrap_or("latest");
+            Ok(repository.unwrap_or(&settings.image).tagged(&release::followed(tag)))
         }
     }
 }

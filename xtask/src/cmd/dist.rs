@@ -1,28 +1,26 @@
 //! `dist`: from source to a verified image in `target/dist`, and into the registry when asked.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use super::build::{Made, make};
+use super::build::{Made, check_push, make};
 use super::disk::{self, OutputReport};
-use super::pack::{self, PackedReport};
+use super::packed::{self, PackedReport};
+use super::plan::{Plan, previous_in_layout, previous_in_registry};
+use super::versions::{Publication, Published};
 use super::{Session, advice, disks};
 use crate::builder::{Builder, LocalImage};
 use crate::deliver::{BaseLayers, Stored};
-use crate::diff::{Delta, NamedLayer, delta};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::{self, WithHint};
-use crate::oci::{Digest, ImageName, Origin, Platform, Reference};
+use crate::oci::ImageName;
 use crate::preflight::Unready;
 use crate::progress::human_bytes;
-use crate::registry::Client;
-use crate::release;
+use crate::registry::{Client, Until};
 use crate::report::{ImageReport, PushReport};
-use crate::source::{Home, Source};
 use crate::store::{self, Store};
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
@@ -31,6 +29,10 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
             .hint("leave out '--ssh-key', or keep the disks here with '--no-pack'");
     }
     let registry = session.registry()?;
+    let push = flags.deliver.push;
+    if push && !flags.dry_run {
+        check_push(&flags.compose, session, &registry)?;
+    }
     let made = make(&flags.compose, &flags.deliver, session, &registry)?;
     let layout = session.dist_dir().join("oci");
     if flags.dry_run {
@@ -47,40 +49,67 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         return session.print(&plan, || plan.to_string());
     }
 
+    let publication = push.then(|| Publication::begin(&made, &registry)).transpose()?;
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
     advice::warn_of_rebase(&name, &made.base, &registry, session);
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
-    let disks = if flags.no_disks { Ok(Vec::new()) } else { disks(&name, flags, session, &registry) };
-    let mut report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
-    let packed = match &disks {
-        Ok(disks) if flags.deliver.push && !flags.no_pack => {
-            pack::push(disks, (&made, &name), session, &registry)
-        }
-        Ok(_) | Err(_) => Ok(Vec::new()),
-    };
-    // The image's own tag comes last: who sees it finds its disks.
-    let is_pushed = flags.deliver.push && disks.is_ok() && packed.is_ok();
-    let pushed = is_pushed.then(|| made.push(&made.target, &registry, session)).transpose();
-    // dist.json says what the layout holds, also where the push failed.
-    report.pushed = pushed
-        .as_ref()
-        .ok()
-        .and_then(Option::as_ref)
-        .map(|pushed| PushReport::new(&made.target.to_string(), pushed));
-    let made_disks = disks.as_ref().map_or(&[][..], Vec::as_slice);
-    let lasting_packed: Vec<PackedReport> = packed.iter().flatten().map(PackedReport::lasting).collect();
-    let lasting = Report { image: &report.lasting(), disks: made_disks, packed: &lasting_packed };
+    let mut behind = Behind::default();
+    let done = behind.carry_out((&made, &name), publication, flags, (session, &registry));
+    let Behind { disks, packed, pushed, published } = behind;
+    let report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
+    let report = ImageReport { pushed, ..report };
+    // dist.json says what the layout holds, also where what comes behind it failed.
+    let lasting_packed: Vec<PackedReport> = packed.iter().map(PackedReport::lasting).collect();
+    let published = published.as_ref();
+    let lasting = Report { image: &report.lasting(), disks: &disks, packed: &lasting_packed, published };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
     drop(lock);
-    let disks = disks.hint("'--no-disks' leaves the disks out")?;
-    let packed = packed.hint("'--no-pack' leaves the disks where they are")?;
-    pushed?;
+    done?;
 
-    let report = Report { image: &report, disks: &disks, packed: &packed };
+    let report = Report { image: &report, disks: &disks, packed: &packed, published };
     summarise(&report, session);
     session.print(&report, || report.image.digest.to_string())
+}
+
+/// What comes behind the image in the layout, as far as it came.
+#[derive(Default)]
+struct Behind {
+    disks: Vec<OutputReport>,
+    /// Disks that were pushed, and have their tags.
+    packed: Vec<PackedReport>,
+    pushed: Option<PushReport>,
+    published: Option<Published>,
+}
+
+impl Behind {
+    /// All is sent without a name, and named at the end: who sees the image finds its disks, and of a
+    /// run that is interrupted nobody sees anything.
+    fn carry_out(
+        &mut self,
+        (made, name): (&Made, &ImageName),
+        publication: Option<Publication<'_>>,
+        flags: &Dist,
+        (session, registry): (&Session, &Client),
+    ) -> Result<()> {
+        // Before the disks: podman takes the image from there, where the layout lacks layers.
+        let send = || made.push(&made.target, Until::Stored, (registry, session));
+        let pushed = publication.is_some().then(send).transpose()?;
+        if !flags.no_disks {
+            self.disks = disks(name, flags, session, registry).hint("'--no-disks' leaves the disks out")?;
+        }
+        let (Some(publication), Some(pushed)) = (publication, pushed) else { return Ok(()) };
+        let packed = match flags.no_pack {
+            true => Ok((Vec::new(), Vec::new())),
+            false => packed::send(&self.disks, (made, name), session, registry),
+        };
+        let (packed, untagged) = packed.hint("'--no-pack' leaves the disks where they are")?;
+        self.published = Some(publication.finish(&untagged, session)?);
+        self.pushed = Some(PushReport::new(&made.target.to_string(), &pushed));
+        self.packed = packed;
+        Ok(())
+    }
 }
 
 /// The image that `dist` makes, stored as it does that.
@@ -127,6 +156,7 @@ fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -
     formats.dedup();
     let request = disks::Request {
         name,
+        repository: flags.compose.image.as_ref(),
         image: &image,
         registry,
         builder,
@@ -157,164 +187,13 @@ struct Report<'a> {
     disks: &'a [OutputReport],
     /// The disks that were pushed.
     packed: &'a [PackedReport],
-}
-
-/// What `dist` would do, and what it would cost.
-#[derive(Debug, Serialize)]
-struct Plan {
-    reference: String,
-    digest: Digest,
-    /// What a host runs before, if anything: what the tag names now, or the release before it.
-    previous: Option<PlannedPrevious>,
-    layers: Vec<PlannedLayer>,
-    /// Where it would be pushed.
-    push: Option<String>,
-    /// The tags of the disks that would be pushed with it, where they can be made.
-    disks: Vec<String>,
-    /// Bytes that a host on the previous image downloads; on none, all of them.
-    host_download: u64,
-    /// Bytes of layers and configs that are ours.
-    ours: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedPrevious {
-    name: String,
-    digest: Digest,
-}
-
-#[derive(Debug, Serialize)]
-struct PlannedLayer {
-    name: String,
-    digest: Digest,
-    size: u64,
-    /// Whether the previous image has it.
-    reused: bool,
-}
-
-/// What a host runs before it gets the new image.
-type Previous = Option<PreviousImage>;
-
-struct PreviousImage {
-    name: String,
-    digest: Digest,
-    /// For one platform.
-    layers: Vec<NamedLayer>,
-}
-
-impl Plan {
-    fn new(made: &Made, previous: Previous, push: bool) -> Plan {
-        let layers: Vec<NamedLayer> = match made.composition.images.first() {
-            Some(image) => image
-                .layers
-                .iter()
-                .map(|layer| {
-                    let name = match &layer.origin {
-                        Origin::Base => None,
-                        Origin::Ours(name) => Some(name.clone()),
-                    };
-                    NamedLayer { name, descriptor: layer.descriptor.clone() }
-                })
-                .collect(),
-            None => Vec::new(),
-        };
-        let (previous, old) = match previous {
-            Some(PreviousImage { name, digest, layers }) => (Some(PlannedPrevious { name, digest }), layers),
-            None => (None, Vec::new()),
-        };
-        let delta: Delta = delta(&old, &layers);
-        let is_kept = |layer: &NamedLayer| delta.kept.contains(layer);
-        Plan {
-            reference: made.target.to_string(),
-            digest: made.composition.root.blob().digest(),
-            previous,
-            push: push.then(|| made.target.to_string()),
-            disks: Vec::new(),
-            host_download: delta.download(),
-            ours: made.composition.blobs().map(|(descriptor, _)| descriptor.size).sum(),
-            layers: layers
-                .iter()
-                .map(|layer| PlannedLayer {
-                    name: layer.name.clone().unwrap_or_else(|| "base".to_owned()),
-                    digest: layer.descriptor.digest,
-                    size: layer.descriptor.size,
-                    reused: is_kept(layer),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl std::fmt::Display for Plan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "image {} {}", self.reference, self.digest)?;
-        for layer in &self.layers {
-            let state = if layer.reused { "unchanged" } else { "new" };
-            writeln!(
-                f,
-                "  {:<12} {:>9} {} {state}",
-                layer.name,
-                human_bytes(layer.size),
-                layer.digest.short()
-            )?;
-        }
-        match (&self.push, &self.previous) {
-            (Some(target), Some(previous)) if previous.name == *target && previous.digest == self.digest => {
-                writeln!(f, "push: nothing, {target} is this")?
-            }
-            (Some(target), _) => {
-                writeln!(f, "push: to {target}, at most {} of ours", human_bytes(self.ours))?
-            }
-            (None, _) => writeln!(f, "push: no ('--push' sends it)")?,
-        }
-        if !self.disks.is_empty() {
-            writeln!(f, "disks pushed with it, where they can be made: {}", self.disks.join(" "))?;
-        }
-        let whom = self.previous.as_ref().map_or("no image yet", |previous| &previous.name);
-        write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))
-    }
-}
-
-/// What the tag names, or else the release before it.
-fn previous_in_registry(made: &Made, registry: &Client) -> Result<Previous> {
-    let mut reference = made.target.clone();
-    let mut document = registry.document(&reference)?;
-    if document.is_none() {
-        let tags = registry.tags(&reference)?;
-        let Some(before) = release::before(&made.tag, &made.distro, &tags) else { return Ok(None) };
-        reference = Reference::with_tag(
-            reference.registry().to_owned(),
-            reference.repository().to_owned(),
-            before.to_owned(),
-        );
-        document = registry.document(&reference)?;
-    }
-    let Some(document) = document else { return Ok(None) };
-    let name = reference.to_string();
-    previous(name, &Source { home: Home::Registry(reference), document }, made, registry).map(Some)
-}
-
-fn previous_in_layout(made: &Made, layout: &Path, registry: &Client) -> Result<Previous> {
-    if !layout.exists() {
-        return Ok(None);
-    }
-    let store = Store::open(layout)?;
-    if !store.tags()?.contains(&made.tag) {
-        return Ok(None);
-    }
-    let document = store.document(Some(&made.tag))?;
-    previous(made.tag.clone(), &Source { home: Home::Layout(store), document }, made, registry).map(Some)
-}
-
-fn previous(name: String, source: &Source, made: &Made, registry: &Client) -> Result<PreviousImage> {
-    let platform = made.composition.images.first().map_or(Platform::host(), |image| image.platform);
-    let digest = source.document.blob().digest();
-    Ok(PreviousImage { name, digest, layers: source.layers(platform, registry)? })
+    #[serde(flatten)]
+    published: Option<&'a Published>,
 }
 
 fn summarise(report: &Report<'_>, session: &Session) {
     let progress = &session.progress;
-    let Report { image: report, disks, packed: _ } = report;
+    let Report { image: report, disks, .. } = report;
     for platform in &report.platforms {
         progress.line(format!("{} {}", platform.platform, platform.digest));
         let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Session, pack as packing};
+use super::{Session, packed as packing};
 use crate::disk::DiskFormat;
 use crate::flags::Inspect;
 use crate::oci::append::layer_names;

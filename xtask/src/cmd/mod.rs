@@ -16,12 +16,15 @@ mod new_app;
 mod next;
 mod origin;
 mod pack;
+mod packed;
+mod plan;
 mod publish;
 mod pull;
 mod sign;
 mod tags;
 mod test;
 mod verify;
+mod versions;
 mod vm;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use crate::deliver::BaseLayers;
 use crate::flags::{Compose, Deliver};
 use crate::hint::WithHint;
 use crate::oci::ImageName;
+use crate::release::AskedVersion;
 use crate::store::Store;
 use crate::workspace::Workspace;
 
@@ -47,10 +48,10 @@ pub(super) fn changed(workspace: &Workspace, flags: &Compose, session: &Session)
         .hint("name an image with '--upgrade-to'")?;
     conf.bytes.extend_from_slice(format!("# {VERSION}\n").as_bytes());
     let version = match &flags.app_version {
-        Some(version) => format!("{version}-{VERSION}"),
-        None => VERSION.to_owned(),
+        Some(AskedVersion::Named(version)) => format!("{version}-{VERSION}"),
+        Some(AskedVersion::Next | AskedVersion::Git) | None => VERSION.to_owned(),
     };
-    let flags = Compose { app_version: Some(version.clone()), ..flags.clone() };
+    let flags = Compose { app_version: Some(AskedVersion::Named(version.clone())), ..flags.clone() };
     let registry = session.registry()?;
     let made = make_of(&workspace, &flags, &Deliver::default(), (session, &registry))?;
     let dir = session.cache("next");

@@ -6,22 +6,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
-use super::build::{Made, refuse_official};
+use super::build::{check_push, refuse_official};
 use super::disk::{self, OutputReport};
+use super::packed::{self, PackedReport, hashed, said};
 use super::{Session, disks, dist, origin};
 use crate::builder::{Builder, LocalImage};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Pack, PackSource};
-use crate::hint::{WithHint, hinted};
+use crate::hint::WithHint;
 use crate::oci::reference::is_tag;
-use crate::oci::{DiffId, Digest, ImageName, MediaType, Platform, Reference};
-use crate::pack::{
-    self, Delivered, Description, DiskFile, FileName, Order, Origin, PackedDisk, Packing, Readers,
-};
+use crate::oci::{Digest, ImageName, Platform, Reference};
+use crate::pack::{self, Description, DiskFile, FileName, Order, Origin, PackedDisk, Packing, Readers};
 use crate::progress::human_bytes;
-use crate::registry::{Client, Pushed};
-use crate::release::{self, Kind, Tag};
-use crate::report::PushReport;
+use crate::registry::{Client, Until};
+use crate::release::{self, AskedVersion, Kind, Tag};
 use crate::store::Store;
 
 #[derive(Debug, Serialize)]
@@ -29,63 +27,26 @@ struct Report {
     packed: Vec<PackedReport>,
 }
 
-/// One packed disk. Keys may be added, none renamed.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct PackedReport {
-    /// Where it is: a registry reference, or `oci:DIR:TAG`.
-    reference: String,
-    digest: Digest,
-    #[serde(flatten)]
-    disk: OutputReport,
-    layer: LayerReport,
-    /// Where it was pushed, if it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pushed: Option<PushReport>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct LayerReport {
-    digest: Digest,
-    diff_id: DiffId,
-    media_type: MediaType,
-    /// Of what is sent and fetched, in bytes.
-    size: u64,
-}
-
-impl PackedReport {
-    fn new<T>(reference: String, disk: OutputReport, delivered: &Delivered<T>) -> PackedReport {
-        let PackedDisk { layer, diff_id, .. } = &delivered.disk;
-        let layer = LayerReport {
-            digest: layer.digest,
-            diff_id: *diff_id,
-            media_type: layer.media_type.clone(),
-            size: layer.size,
-        };
-        PackedReport { reference, digest: delivered.digest, disk, layer, pushed: None }
-    }
-
-    /// It without what this run had to do for it.
-    pub(super) fn lasting(&self) -> PackedReport {
-        let mut lasting = self.clone();
-        if let Some(pushed) = &mut lasting.pushed {
-            pushed.cost = None;
-        }
-        lasting
-    }
-}
-
 /// A disk file, and what is to be said of it.
-struct Candidate {
-    report: OutputReport,
+pub(super) struct Candidate {
+    pub(super) report: OutputReport,
     /// Where the file was hashed by whoever wrote it.
-    sha256: Option<Digest>,
-    origin: Origin,
+    pub(super) sha256: Option<Digest>,
+    pub(super) origin: Origin,
     /// `<distro>-<format>-<version>`, where that is known.
-    tag: Option<String>,
+    pub(super) tag: Option<String>,
 }
 
 pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
     let registry = session.registry()?;
+    if flags.push {
+        if flags.compose.app_version == Some(AskedVersion::Next) {
+            return Err(anyhow!("the next version has no image yet that disks could be of")).hint(
+                "'cargo xtask dist --push' releases it with its disks; or name a version that is there",
+            );
+        }
+        check_push(&flags.compose, session, &registry)?;
+    }
     let mut candidates = Vec::new();
     for source in &flags.disks {
         if let PackSource::File(path) = source {
@@ -141,18 +102,24 @@ pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
                 say(&name, &delivered.disk, delivered.outcome, session);
                 let pushed = pushed_to.map(|target| {
                     let pushed = pack::from_layout(&store, tag, &target, &registry)?;
-                    Ok::<_, anyhow::Error>(said(&target, &pushed, session))
+                    let report = said(&target, &pushed, session);
+                    packed::tag(&packed::untagged(target, &delivered), &registry)?;
+                    Ok::<_, anyhow::Error>(report)
                 });
                 let report = PackedReport::new(name, hashed(disk, &delivered.disk), &delivered);
                 PackedReport { pushed: pushed.transpose()?, ..report }
             }
             Destination::Registry(target) => {
-                let report = to_registry(&order, disk, target, session, &registry)?;
+                let delivered = order.to_registry((target, Until::Tagged), &registry, &session.progress)?;
+                let (report, _) = packed::sent(target.clone(), disk, &delivered, session);
                 match pushed_to {
                     Some(target) => {
-                        let delivered = order.to_registry(&target, &registry, &session.progress)?;
-                        let pushed = Some(said(&target, &delivered.outcome, session));
-                        PackedReport { pushed, ..report }
+                        let disk = report.disk.clone();
+                        let delivered =
+                            order.to_registry((&target, Until::Stored), &registry, &session.progress)?;
+                        let (pushed, untagged) = packed::sent(target, disk, &delivered, session);
+                        packed::tag(&untagged, &registry)?;
+                        PackedReport { pushed: pushed.pushed, ..report }
                     }
                     None => report,
                 }
@@ -165,61 +132,6 @@ pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
     })
 }
 
-/// Packs the disks of an image that `dist` has made straight into its repository.
-pub(super) fn push(
-    disks: &[OutputReport],
-    (made, name): (&Made, &ImageName),
-    session: &Session,
-    registry: &Client,
-) -> Result<Vec<PackedReport>> {
-    if disks.is_empty() {
-        return Ok(Vec::new());
-    }
-    let origin = origin::of_image(name, Some((&made.target).into()), registry)?;
-    let orders = disks.iter().map(|report| {
-        let tag = made.disk_tag(report.format);
-        let target = Reference::with_tag(
-            made.target.registry().to_owned(),
-            made.target.repository().to_owned(),
-            tag.clone(),
-        );
-        let sha256 = Some(format!("sha256:{}", report.sha256).parse()?);
-        let candidate = Candidate { report: report.clone(), sha256, origin: origin.clone(), tag: Some(tag) };
-        let (order, disk) = order(candidate, Readers::OfToday)?;
-        Ok((order, disk, target))
-    });
-    let orders: Vec<_> = orders.collect::<Result<_>>()?;
-    let packed =
-        orders.into_iter().map(|(order, disk, target)| to_registry(&order, disk, &target, session, registry));
-    packed.collect()
-}
-
-fn to_registry(
-    order: &Order,
-    disk: OutputReport,
-    target: &Reference,
-    session: &Session,
-    registry: &Client,
-) -> Result<PackedReport> {
-    let delivered = order.to_registry(target, registry, &session.progress)?;
-    let mut report = PackedReport::new(target.to_string(), hashed(disk, &delivered.disk), &delivered);
-    report.pushed = Some(said(target, &delivered.outcome, session));
-    Ok(report)
-}
-
-/// A disk's report with the digest that packing it has found out.
-fn hashed(disk: OutputReport, packed: &PackedDisk) -> OutputReport {
-    OutputReport { sha256: packed.facts.sha256.hex(), ..disk }
-}
-
-fn said(target: &Reference, pushed: &Pushed, session: &Session) -> PushReport {
-    session.progress.line(match pushed.unchanged {
-        true => format!("{target} is already {}", pushed.digest),
-        false => format!("pushed {target}: {} sent", human_bytes(pushed.sent_bytes)),
-    });
-    PushReport::new(&target.to_string(), pushed)
-}
-
 fn say(name: &str, disk: &PackedDisk, is_new: bool, session: &Session) {
     let size = human_bytes(disk.layer.size);
     session.progress.line(match is_new {
@@ -228,7 +140,7 @@ fn say(name: &str, disk: &PackedDisk, is_new: bool, session: &Session) {
     });
 }
 
-fn order(candidate: Candidate, readers: Readers) -> Result<(Order, OutputReport)> {
+pub(super) fn order(candidate: Candidate, readers: Readers) -> Result<(Order, OutputReport)> {
     let Candidate { report, sha256, origin, tag: _ } = candidate;
     let path = &report.path;
     let name: FileName = path
@@ -359,6 +271,7 @@ fn of_formats(
     let folder = disk::folder(session);
     let request = disks::Request {
         name: &name,
+        repository: flags.compose.image.as_ref(),
         image: &image,
         registry,
         builder: Builder::choose(&image, flags.builder.builder, &name)?,
@@ -381,21 +294,4 @@ fn of_formats(
         Ok(Candidate { report, sha256, origin: origin.clone(), tag })
     };
     outputs.into_iter().map(candidate).collect()
-}
-
-/// What `pull` and `inspect` say of an image that is no packed disk.
-pub(super) fn not_packed(error: pack::NotPacked, name: &ImageName) -> anyhow::Error {
-    let hint = match error {
-        pack::NotPacked::Another => {
-            "'cargo xtask inspect' shows what it is; 'podman pull' and 'skopeo copy' bring images of other kinds"
-        }
-        pack::NotPacked::Missing(_)
-        | pack::NotPacked::Annotation { .. }
-        | pack::NotPacked::Layers(_)
-        | pack::NotPacked::MediaType(_)
-        | pack::NotPacked::LayerSize { .. }
-        | pack::NotPacked::Config(_)
-        | pack::NotPacked::DiffId { .. } => "it is damaged or hostile: pack the disk again",
-    };
-    hinted(anyhow::Error::from(error).context(format!("reading {name}")), hint)
 }

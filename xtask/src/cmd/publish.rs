@@ -13,7 +13,7 @@ use crate::oci::document::MAX_CONFIG;
 use crate::oci::merge::{PlatformImages, index, platform_images};
 use crate::oci::{Descriptor, Document, Manifest, Platform, Reference, Timestamp, Verified};
 use crate::progress::human_bytes;
-use crate::registry::{Client, Push, PushBlob};
+use crate::registry::{Client, Push, PushBlob, Until};
 use crate::report::PushReport;
 use crate::store::Store;
 use crate::workspace::Distro;
@@ -116,6 +116,7 @@ impl<'a> Publication<'a> {
         };
         let pushed = registry.push(&Push {
             target: target.clone(),
+            until: Until::Tagged,
             manifests,
             blobs: self
                 .manifest

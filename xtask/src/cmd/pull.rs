@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
-use super::{Session, disk, pack as packing};
+use super::{Session, disk, packed as packing};
 use crate::disk::DiskFormat;
 use crate::flags::Pull;
 use crate::hint::WithHint;

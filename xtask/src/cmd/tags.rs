@@ -23,6 +23,8 @@ struct DistroReport {
     name: String,
     /// The tags of bases.
     bases: Vec<String>,
+    /// The tag that moves to each release, where there is one.
+    latest: Option<String>,
     /// The oldest first.
     versions: Vec<VersionReport>,
 }
@@ -32,6 +34,8 @@ struct VersionReport {
     version: String,
     /// The tag of the system, which is missing where there are disks alone.
     system: Option<String>,
+    /// The tag of the manifest that names the system and its disks.
+    release: Option<String>,
     /// The tags of the packed disks, by format.
     disks: BTreeMap<&'static str, String>,
 }
@@ -62,11 +66,18 @@ fn report(image: String, mut tags: Vec<String>) -> Report {
         let distro = entry(
             &mut distros,
             |other| other.name == distro.to_string(),
-            || DistroReport { name: distro.to_string(), bases: Vec::new(), versions: Vec::new() },
+            || DistroReport {
+                name: distro.to_string(),
+                bases: Vec::new(),
+                latest: None,
+                versions: Vec::new(),
+            },
         );
         let versions = &mut distro.versions;
         match kind {
             Kind::Base => distro.bases.push(tag),
+            Kind::Latest => distro.latest = Some(tag),
+            Kind::Release => of_version(versions, version).release = Some(tag.clone()),
             Kind::System => of_version(versions, version).system = Some(tag.clone()),
             Kind::Disk(format) => {
                 of_version(versions, version).disks.insert(format.name(), tag.clone());
@@ -84,7 +95,7 @@ fn of_version<'a>(versions: &'a mut Vec<VersionReport>, version: &str) -> &'a mu
     entry(
         versions,
         |other| other.version == version,
-        || VersionReport { version: version.to_owned(), system: None, disks: BTreeMap::new() },
+        || VersionReport { version: version.to_owned(), system: None, release: None, disks: BTreeMap::new() },
     )
 }
 
@@ -100,12 +111,15 @@ fn entry<T>(entries: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce()
 impl Report {
     fn text(&self) -> String {
         let mut text = String::new();
-        for DistroReport { name, bases, versions } in &self.distros {
+        for DistroReport { name, bases, latest, versions } in &self.distros {
             text += &format!("{name}\n");
             for base in bases {
                 text += &format!("  {base}\n");
             }
-            for VersionReport { version, system, disks } in versions {
+            if let Some(latest) = latest {
+                text += &format!("  {latest}\n");
+            }
+            for VersionReport { version, system, release: _, disks } in versions {
                 let system = if system.is_some() { "" } else { " (disks alone)" };
                 let disks: Vec<&str> = disks.keys().copied().collect();
                 let line = format!("  {version:<12}{system} {}", disks.join(" "));
@@ -128,6 +142,7 @@ mod tests {
         let tags = [
             "latest",
             "debian-13-v10",
+            "debian-13-latest",
             "debian-13-v9",
             "debian-13-qcow2-v9",
             "debian-13-vmdk-v9",
@@ -143,6 +158,7 @@ mod tests {
           base-centos-stream10-20260104
           v9
         debian-13
+          debian-13-latest
           v8           (disks alone) raw
           v9           qcow2 vmdk
           v10

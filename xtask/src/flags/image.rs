@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::{DiskBuilder, registry_reference};
 use crate::deliver::BaseLayers;
 use crate::oci::{Compression, ImageName, Platform, Reference, Timestamp};
+use crate::release::AskedVersion;
 use crate::workspace::DistroQuery;
 use crate::workspace::settings::Repository;
 
@@ -23,9 +24,10 @@ pub(crate) struct Compose {
     /// The repository of the image, without a tag [default: the one in Cargo.toml]
     #[arg(long, env = "IMAGE", value_name = "NAME")]
     pub(crate) image: Option<Repository>,
-    /// The version that the image and its apps carry
-    #[arg(long, env = "VERSION", value_name = "VERSION", value_parser = app_version)]
-    pub(crate) app_version: Option<String>,
+    /// The version that the image and its apps carry; 'next' is the number behind the registry's last
+    /// one, 'git' the commit's tag
+    #[arg(long, env = "VERSION", value_name = "VERSION")]
+    pub(crate) app_version: Option<AskedVersion>,
     /// The platforms to build for; several make an index [default: this machine's]
     #[arg(long, value_delimiter = ',', value_name = "OS/ARCH")]
     pub(crate) platform: Vec<Platform>,
@@ -140,16 +142,5 @@ impl ValueEnum for Compression {
             Compression::Gzip => "gzip",
             Compression::Zstd => "zstd",
         }))
-    }
-}
-
-/// A version ends up in a tag, a label and a linker flag: it has a tag's form.
-fn app_version(text: &str) -> Result<String, String> {
-    if !crate::oci::reference::is_tag(text) {
-        Err("a version has letters, digits, `_`, `.` and `-`, and does not start with `.` or `-`".to_owned())
-    } else if crate::release::looks_like_disk(text) {
-        Err("a version does not start with a disk's format: such tags are those of packed disks".to_owned())
-    } else {
-        Ok(text.to_owned())
     }
 }

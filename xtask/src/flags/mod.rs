@@ -214,7 +214,7 @@ mod tests {
               --distro <DISTRO>            The distro to build on [default: the one in Cargo.toml] [env: BASE_DISTRO=]
               --base <REF>                 Stand another image in for the distro's base: a registry reference, or oci:DIR[:TAG]
               --image <NAME>               The repository of the image, without a tag [default: the one in Cargo.toml] [env: IMAGE=]
-              --app-version <VERSION>      The version that the image and its apps carry [env: VERSION=]
+              --app-version <VERSION>      The version that the image and its apps carry; 'next' is the number behind the registry's last one, 'git' the commit's tag [env: VERSION=]
               --platform <OS/ARCH>         The platforms to build for; several make an index [default: this machine's]
               --compression <COMPRESSION>  How layers are compressed; hosts of 2024 and older read gzip alone [default: gzip] [possible values: gzip, zstd]
               --push                       Push the image to its repository as well, under <distro>-<version>

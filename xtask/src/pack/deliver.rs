@@ -14,7 +14,7 @@ use crate::hint::hinted;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Digest, Document, MediaType, Reference, Verified};
 use crate::progress::{Progress, Step};
-use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed};
+use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed, Until};
 use crate::store::{Completeness, Store};
 
 /// A disk that is to be packed.
@@ -42,8 +42,8 @@ pub(crate) struct Description {
 #[derive(Debug)]
 pub(crate) struct Delivered<T> {
     pub(crate) disk: PackedDisk,
-    /// The image's.
-    pub(crate) digest: Digest,
+    /// The image's manifest.
+    pub(crate) document: Document,
     pub(crate) outcome: T,
 }
 
@@ -65,13 +65,18 @@ impl Order {
 
     /// Writes the image into `store` under `tag`; false where it was there.
     pub(crate) fn to_layout(&self, store: &Store, tag: &str, progress: &Progress) -> Result<Delivered<bool>> {
-        // What is damaged is made again.
+        // What is damaged is made again. What a layout says of a layer is no proof of what is in it:
+        // the disk is read for that.
         let existing = store.document(Some(tag)).ok();
         if let Some(document) = existing
             && let Some(disk) = self.packed_before(&document, store)
             && store.holds(&disk.layer)?
         {
-            return Ok(Delivered { disk, digest: document.blob().digest(), outcome: false });
+            let step = progress.bytes(format!("hashing {}", self.name), self.recipe.length());
+            let layer = self.pass(&mut io::sink(), &step)?;
+            if (&layer.descriptor, layer.diff_id) == (&disk.layer, disk.diff_id) {
+                return Ok(Delivered { disk, document, outcome: false });
+            }
         }
         let step = progress.bytes(format!("packing {}", self.name), self.recipe.length());
         let layer = store.put_new(|out| {
@@ -82,10 +87,10 @@ impl Order {
         store.put(&config.descriptor(MediaType::ImageConfig), &config)?;
         store.put(&document.descriptor(), document.blob())?;
         store.tag(tag, &document, &Completeness::Whole)?;
-        Ok(Delivered { disk, digest: document.blob().digest(), outcome: true })
+        Ok(Delivered { disk, document, outcome: true })
     }
 
-    /// Sends the image to `target`. Nothing is written to disk.
+    /// Sends the image to `target`, as far as `until`. Nothing is written to disk.
     ///
     /// The layer is made twice: once to learn its digest, once on its way. A PATCH without a
     /// digest would need one pass, and cost more than it saves: without a digest nothing tells that
@@ -96,7 +101,7 @@ impl Order {
     /// registry says of an image that is there cannot stand in for it: its layer may be another's.
     pub(crate) fn to_registry(
         &self,
-        target: &Reference,
+        (target, until): (&Reference, Until),
         registry: &Client,
         progress: &Progress,
     ) -> Result<Delivered<Pushed>> {
@@ -104,9 +109,9 @@ impl Order {
         let layer = self.pass(&mut io::sink(), &step)?;
         let made = self.made(&layer)?;
         let source = BlobSource::File(Box::new(|| self.recipe.open()));
-        let pushed = push(&made, source, target, registry)
+        let pushed = push(&made, source, (target, until), registry)
             .with_context(|| format!("sending {}", self.file.path.display()))?;
-        Ok(Delivered { disk: made.disk, digest: made.document.blob().digest(), outcome: pushed })
+        Ok(Delivered { disk: made.disk, document: made.document, outcome: pushed })
     }
 
     fn pass(&self, out: &mut dyn io::Write, step: &Step) -> Result<PackedLayer> {
@@ -142,14 +147,14 @@ impl Order {
     }
 }
 
-/// Sends a packed disk that is in a layout.
+/// Sends a packed disk that is in a layout, under its digest. It gets no tag.
 pub(crate) fn from_layout(store: &Store, tag: &str, target: &Reference, registry: &Client) -> Result<Pushed> {
     let document = store.document(Some(tag))?;
     let Document::Manifest(manifest) = &document else { anyhow::bail!("{tag} is an index") };
     let config = store.read(&manifest.config, MAX_CONFIG)?;
     let made = read_back(document.blob().clone(), config)?;
     let source = crate::deliver::layout_source(store, &made.disk.layer)?;
-    push(&made, source, target, registry)
+    push(&made, source, (target, Until::Stored), registry)
 }
 
 /// What was made, as whoever pulls it will read it.
@@ -161,10 +166,16 @@ fn read_back(manifest: Verified, config: Verified) -> Result<Made> {
     Ok(Made { disk, config, document })
 }
 
-fn push(made: &Made, layer: BlobSource<'_>, target: &Reference, registry: &Client) -> Result<Pushed> {
+fn push(
+    made: &Made,
+    layer: BlobSource<'_>,
+    (target, until): (&Reference, Until),
+    registry: &Client,
+) -> Result<Pushed> {
     let Made { disk, config, document } = made;
     registry.push(&Push {
         target: target.clone(),
+        until,
         manifests: vec![(document.descriptor(), document.blob().clone())],
         blobs: vec![
             PushBlob {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::oci::Digest;
 use crate::progress::human_bytes;
 
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,8 @@ pub(crate) enum PackError {
     Empty,
     #[error("it has changed while it was read")]
     Changed,
+    #[error("it was made as {expected}, and is {found}")]
+    OtherDigest { expected: Digest, found: Digest },
     #[error(
         "its layer has {size} bytes, and registries take {} at most",
         human_bytes(super::layer::LARGEST_LAYER)
@@ -33,6 +36,9 @@ impl PackError {
             PackError::NotAFile => Some("copy it into a regular file first: 'cp --sparse=always'"),
             PackError::Empty => Some("give a file with a disk in it"),
             PackError::Changed => Some("stop the machine or the program that writes to it, and try again"),
+            PackError::OtherDigest { .. } => {
+                Some("remove it, and run the command again: something else has written to it")
+            }
             PackError::TooLarge { .. } | PackError::TooLargeCompressed => Some(
                 "put less on the disk, or pack another format of it: qcow2 is the smallest, and 'ls -l' shows \
                  how large it becomes",

@@ -116,16 +116,15 @@ impl Recipe {
         Ok(Box::new(self.stream(Hashing::Nothing)?))
     }
 
-    /// Writes the layer to `out`, and says what it is. `known` is the file's digest, where that need
-    /// not be found out. `on_read` hears of the bytes of the tar that went by.
+    /// Writes the layer to `out`, and says what it is. `known` is the digest that the file has to have,
+    /// where somebody has said so. `on_read` hears of the bytes of the tar that went by.
     pub(super) fn write(
         &self,
         out: &mut dyn Write,
         known: Option<Digest>,
         on_read: &dyn Fn(u64),
     ) -> Result<PackedLayer, PackError> {
-        let hashing = if known.is_some() { Hashing::Tar } else { Hashing::TarAndFile };
-        let mut stream = self.stream(hashing)?;
+        let mut stream = self.stream(Hashing::TarAndFile)?;
         let mut out = Limited { out, left: LARGEST_LAYER };
         let compressed = match self.packing {
             Packing::Tar => pump(&mut stream, &mut out, on_read).map(|()| None),
@@ -135,7 +134,10 @@ impl Recipe {
             }
         };
         let compressed = compressed.map_err(unwrapped)?;
-        let (tar_digest, sha256, tar_size) = stream.into_tar().digests(known)?;
+        let (tar_digest, sha256, tar_size) = stream.into_tar().digests()?;
+        if let Some(expected) = known.filter(|known| *known != sha256) {
+            return Err(PackError::OtherDigest { expected, found: sha256 });
+        }
         let (digest, size) = match compressed {
             Some((_, digest, size)) => (digest, size),
             None => (tar_digest, tar_size),
@@ -206,7 +208,6 @@ impl Read for Stream {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hashing {
     Nothing,
-    Tar,
     TarAndFile,
 }
 
@@ -223,23 +224,23 @@ struct Tar {
 
 impl Tar {
     fn new(file: &DiskFile, name: &FileName, hashing: Hashing) -> io::Result<Tar> {
-        let hasher = |wanted: bool| wanted.then(|| DigestWriter::new(io::sink()));
+        let hasher = || (hashing == Hashing::TarAndFile).then(|| DigestWriter::new(io::sink()));
         Ok(Tar {
             head: Cursor::new(tar::head(name, file.size)?),
             content: file.open()?,
             tail: Cursor::new(tar::tail(file.size)),
-            whole: hasher(hashing != Hashing::Nothing),
-            file: hasher(hashing == Hashing::TarAndFile),
+            whole: hasher(),
+            file: hasher(),
             position: 0,
         })
     }
 
     /// The digests of the tar and of the file, and the tar's size.
-    fn digests(self, known: Option<Digest>) -> io::Result<(Digest, Digest, u64)> {
+    fn digests(self) -> io::Result<(Digest, Digest, u64)> {
         let missing = || io::Error::other("nothing was hashed");
         let (_, whole, size) = self.whole.ok_or_else(missing)?.finish();
-        let own = self.file.map(|file| file.finish().1);
-        Ok((whole, own.or(known).ok_or_else(missing)?, size))
+        let (_, file, _) = self.file.ok_or_else(missing)?.finish();
+        Ok((whole, file, size))
     }
 }
 

@@ -95,9 +95,11 @@ fn a_disk_comes_back_as_it_was_with_its_holes() {
         assert_eq!(layer.descriptor.digest, Digest::of(&bytes));
         assert_eq!(layer.descriptor.size, bytes.len() as u64);
         assert_eq!(layer.sha256, Digest::of(&content));
-        // A digest that is known is not found out again, and changes nothing.
+        // A digest that somebody has said changes nothing, or is wrong.
         let known = recipe.write(&mut io::sink(), Some(layer.sha256), &|_| ()).unwrap();
         assert_eq!(known, layer);
+        let error = recipe.write(&mut io::sink(), Some(Digest::of(b"")), &|_| ()).unwrap_err();
+        assert!(matches!(error, super::error::PackError::OtherDigest { .. }), "{error}");
         let mut again = Vec::new();
         recipe.open().unwrap().read_to_end(&mut again).unwrap();
         assert!(again == bytes, "{packing:?}: what is sent is what was hashed");

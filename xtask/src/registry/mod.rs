@@ -22,7 +22,7 @@ mod upload;
 use std::io::Write;
 
 pub(crate) use error::RegistryError;
-pub(crate) use push::{BlobSource, Push, PushBlob, Pushed};
+pub(crate) use push::{BlobSource, Push, PushBlob, Pushed, Until};
 pub(crate) use repository::RegistryName;
 
 use self::auth::{Auth, Scopes};
@@ -164,6 +164,15 @@ impl Client {
         self.run(async {
             let repository = Repository::new(reference, &self.plain_http)?;
             tags::tags(&self.transport, &repository).await
+        })
+    }
+
+    /// Makes the tag of `target` name `document`, which the repository has.
+    pub(crate) fn tag(&self, target: &Reference, document: &Document) -> anyhow::Result<()> {
+        self.run(async {
+            let repository = Repository::new(target, &self.plain_http)?;
+            let tag = target.tag().ok_or_else(|| RegistryError::NothingToPush(Shown::of(target)))?;
+            tags::put(&self.transport, &repository, tag, document).await
         })
     }
 

@@ -23,10 +23,21 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Push<'a> {
     /// With a tag, or with the digest of the last manifest.
     pub(crate) target: Reference,
+    pub(crate) until: Until,
     /// An index's images first. The last one is what the target will name.
     pub(crate) manifests: Vec<(Descriptor, Verified)>,
     /// The configs and layers of all manifests.
     pub(crate) blobs: Vec<PushBlob<'a>>,
+}
+
+/// How far a push goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The last manifest is there under its digest. What the tag names stays, and only tells what
+    /// need not be sent.
+    Stored,
+    /// The tag names it.
+    Tagged,
 }
 
 pub(crate) struct PushBlob<'a> {
@@ -156,7 +167,11 @@ impl Run<'_> {
         for manifest in children.iter().filter(|(child, _)| !self.known.contains(&child.digest)) {
             self.put_manifest(&uploader, &manifest.0.digest.to_string(), manifest, &mut tally).await?;
         }
-        self.put_manifest(&uploader, self.name, top, &mut tally).await?;
+        let top_name = match self.push.until {
+            Until::Stored => top.0.digest.to_string(),
+            Until::Tagged => self.name.to_owned(),
+        };
+        self.put_manifest(&uploader, &top_name, top, &mut tally).await?;
         Ok(tally)
     }
 

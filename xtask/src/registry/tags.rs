@@ -1,17 +1,18 @@
-//! The tags of a repository, page by page.
-//! Source: OCI distribution specification, "Listing Tags".
+//! The tags of a repository: listed, page by page, and put.
+//! Source: OCI distribution specification, "Listing Tags", "Pushing Manifests".
 
 use oci_client::errors::OciErrorCode;
-use reqwest::header::LINK;
-use reqwest::{StatusCode, Url};
+use reqwest::header::{CONTENT_TYPE, LINK};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
-use super::pull::get;
+use super::pull::{check_header, get};
 use super::repository::Repository;
 use super::response::Response;
-use super::transport::Transport;
+use super::transport::{Payload, Request, Transport};
+use crate::oci::Document;
 
 /// Tags that are asked for at once; registries may give fewer.
 const PAGE: &str = "1000";
@@ -38,9 +39,13 @@ pub(super) async fn tags(transport: &Transport, repository: &Repository) -> Resu
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
                 let said = response.said().await;
-                return match said.has(&[OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
-                    true => Ok(tags),
-                    false => Err(RegistryError::NotARegistry { url: response.shown() }),
+                return if said.has(&[OciErrorCode::NameUnknown]) {
+                    Ok(tags)
+                } else if said.has(&[OciErrorCode::NotFound]) {
+                    // It may be the project, or the page, that is not found.
+                    Err(response.refused_with(said))
+                } else {
+                    Err(RegistryError::NotARegistry { url: response.shown() })
                 };
             }
             _ => return Err(response.refused().await),
@@ -55,6 +60,29 @@ pub(super) async fn tags(transport: &Transport, repository: &Repository) -> Resu
         }
     }
     Err(RegistryError::Redirects { url: Shown::new(&url), limit: MAX_PAGES })
+}
+
+/// Makes `tag` name what the repository has.
+pub(super) async fn put(
+    transport: &Transport,
+    repository: &Repository,
+    tag: &str,
+    document: &Document,
+) -> Result<()> {
+    let descriptor = document.descriptor();
+    let request = Request {
+        method: Method::PUT,
+        url: repository.manifest(tag),
+        repository,
+        scopes: Scopes::push(repository),
+        headers: vec![(CONTENT_TYPE, descriptor.media_type.to_string())],
+        payload: Payload::Bytes(document.blob().bytes()),
+    };
+    let response = transport.send(&request).await?;
+    match response.status() {
+        StatusCode::CREATED => check_header(&response, descriptor.digest),
+        _ => Err(response.refused().await),
+    }
 }
 
 /// Where the next page is: `Link: <URL>; rel="next"`. It has to be the same registry's.

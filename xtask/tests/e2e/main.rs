@@ -20,6 +20,7 @@ mod iso;
 mod new_app;
 mod pack;
 mod published;
+mod release;
 mod root;
 mod sign;
 mod standin;

@@ -17,7 +17,7 @@ use crate::exec;
 use crate::oci::digest::DigestWriter;
 use crate::oci::{Descriptor, MediaType, Platform, Reference, Verified};
 use crate::preflight;
-use crate::registry::{BlobSource, Push, PushBlob};
+use crate::registry::{BlobSource, Push, PushBlob, Until};
 
 /// How long the registry may take to come up on a busy machine.
 const STARTUP: Duration = Duration::from_secs(30);
@@ -110,6 +110,7 @@ pub(super) fn push_base(shape: Shape, target: &Reference, session: &Session) -> 
     blobs.push(PushBlob { descriptor: config_descriptor, source: BlobSource::Bytes(&config) });
     let push = Push {
         target: target.clone(),
+        until: Until::Tagged,
         manifests: vec![(manifest.descriptor(MediaType::ImageManifest), manifest)],
         blobs,
     };

@@ -87,6 +87,7 @@ impl Image {
         }
         Push {
             target: target.parse().unwrap(),
+            until: Until::Tagged,
             manifests: vec![(self.descriptor(), self.manifest.clone())],
             blobs,
         }

@@ -289,7 +289,12 @@ fn an_index_is_pushed_after_its_images() {
             Verified::own(index.to_string().into_bytes())
         };
         let push = |images: &[&'static Image], index: &Verified| {
-            let mut all = Push { target: target.parse().unwrap(), manifests: vec![], blobs: vec![] };
+            let mut all = Push {
+                target: target.parse().unwrap(),
+                until: Until::Tagged,
+                manifests: vec![],
+                blobs: vec![],
+            };
             for image in images {
                 let push = image.push(&target, None);
                 all.manifests.extend(push.manifests);
