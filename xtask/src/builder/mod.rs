@@ -87,13 +87,13 @@ pub(crate) struct RawDisk {
 }
 
 impl Order<'_> {
-    /// What the image's repository has this very image under: its digest, which is there before a tag
-    /// is, or the tag, whose manifest may have other annotations.
+    /// What the image's repository has this very image under: the tag, whose manifest may have other
+    /// annotations, or its digest, which is there before a tag is.
     fn pushed_as(&self) -> Result<Option<Reference>> {
         let tag = self.upgrades_from;
         let digest = self.image.manifest.blob.digest().to_string();
         let digest = Reference::with_digest(tag.registry().to_owned(), tag.repository().to_owned(), digest);
-        for reference in [&digest, tag] {
+        for reference in [tag, &digest] {
             let Some(document) = self.registry.document(reference)? else { continue };
             let source = Source { home: Home::Registry(reference.clone()), document };
             let manifest = source.manifest(self.image.platform, self.registry)?;

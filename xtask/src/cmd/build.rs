@@ -63,9 +63,21 @@ pub(crate) fn run(flags: &Build, session: &Session) -> Result<()> {
 /// Makes sure that the project's repository can be reached and takes what is pushed, before anything
 /// slow.
 pub(super) fn check_push(flags: &Compose, session: &Session, registry: &Client) -> Result<()> {
+    refuse_nameless(flags)?;
     let settings = session.workspace()?.settings;
     let repository = flags.image.as_ref().unwrap_or(&settings.image);
     registry.check_push(&repository.tagged(UNVERSIONED))
+}
+
+/// Refuses to push what no distro's name is known of.
+fn refuse_nameless(flags: &Compose) -> Result<()> {
+    match (&flags.base, &flags.distro) {
+        (Some(base), None) => {
+            Err(anyhow!("{base} may be any distro's, and the tag that is pushed begins with its name"))
+                .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'")
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 /// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
@@ -108,9 +120,8 @@ pub(super) fn make_of(
     deliver: &Deliver,
     (session, registry): (&Session, &Client),
 ) -> Result<Made> {
-    if let (Some(base), None, true) = (&flags.base, &flags.distro, deliver.push) {
-        return Err(anyhow!("{base} may be any distro's, and the tag that is pushed begins with its name"))
-            .hint("name it with '--distro', or say the whole name with 'cargo xtask build --to REF'");
+    if deliver.push {
+        refuse_nameless(flags)?;
     }
     let query = flags.distro.clone().unwrap_or_else(|| (&workspace.settings.distro).into());
     let distro = workspace.distro_name(&query).own_hint(|unknown| unknown.hint())?;

@@ -432,6 +432,35 @@ fn a_builder_that_an_image_cannot_use_is_refused() {
 }
 
 /// `dist` makes an image anywhere; it makes no disks where its builder cannot run.
+/// The base's layers are in the registry alone, and no tag of the release is there before its disks.
+#[test]
+fn the_first_release_on_a_base_in_a_registry_has_disks() {
+    let stage = Stage::new();
+    let workspace = &stage.workspace;
+    let registry = stage.image.split('/').next().unwrap();
+    skopeo_push(
+        &format!("oci:{}:t", workspace.path("../standin").display()),
+        &format!("{registry}/base:t"),
+        "",
+    );
+    workspace.write("Cargo.toml", &format!("{SETTINGS}formats = [\"qcow2\"]\ndisk-size = \"1 GiB\"\n"));
+    stage.calls();
+    let image = format!("{registry}/me/new");
+    let dist = format!(
+        "dist --distro debian-13 --base {registry}/base:t --push --image {image} --app-version next --json"
+    );
+    let run = Run::new(stage.command(&dist).output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["packed"][0]["reference"], format!("{image}:debian-13-qcow2-v1"));
+    assert_eq!(report["release"]["reference"], format!("{image}:release-debian-13-v1"));
+    assert_eq!(report["latest"]["digest"], report["digest"]);
+    // A host of the disk follows what moves.
+    let installed = names(&workspace.path("../podman/state/images"));
+    let follows = format!("{image}:debian-13-latest").replace('/', "_");
+    assert!(installed.contains(&follows), "{installed:?}");
+}
+
 #[test]
 fn dist_does_without_disks_that_only_root_makes() {
     let workspace = Workspace::with_standin();

@@ -284,8 +284,17 @@ fn a_push_that_fails_leaves_a_report_that_is_true() {
     let workspace = Workspace::with_standin();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let dist = "dist --distro debian-13 --base oci:../standin:t";
+    // What can be known beforehand is.
     let error = workspace.failure(&format!("{dist} --push --image {closed}/os"));
     assert!(error.contains("cannot be reached"), "{error}");
+    assert!(!workspace.path("target/dist").exists());
+    let registry = Registry::docker();
+    let proxy = FaultProxy::before(&registry, |seen| {
+        let is_tag = seen.method == "PUT" && seen.path().ends_with("/manifests/debian-13-dev");
+        if is_tag { Fault::Answer(answer("403 Forbidden", &[], b"")) } else { Fault::Pass }
+    });
+    let error = workspace.failure(&format!("{dist} --push --image {}/os", proxy.address()));
+    assert!(error.contains("403 Forbidden"), "{error}");
     let file = fs::read(workspace.path("target/dist/dist.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&file).unwrap();
     assert_eq!(report["digest"], workspace.layout("target/dist/oci").digest("debian-13-dev"));
