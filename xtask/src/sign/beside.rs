@@ -9,7 +9,7 @@ use super::manifest::{append, entries, tag};
 use super::payload::{Claim, MAX_PAYLOAD};
 use crate::hint::{WithHint, hinted};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
-use crate::registry::{BlobSource, Client, Push, PushBlob};
+use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
 
 /// More signatures than that are not looked at: each is a request.
 const MAX_SIGNATURES: usize = 100;
@@ -109,6 +109,7 @@ impl<'a> Beside<'a> {
         let manifest = signatures.manifest.descriptor(signatures.media_type.clone());
         let push = Push {
             target: self.place.clone(),
+            until: Until::Tagged,
             manifests: vec![(manifest, signatures.manifest.clone())],
             blobs: kept.chain(ours).collect(),
         };
