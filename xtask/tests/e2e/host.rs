@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Layout, MANIFEST, REF_NAME, host_architecture, judge, sha256, skopeo_push};
+use crate::harness::{Layout, MANIFEST, REF_NAME, Workspace, host_architecture, judge, sha256, skopeo_push};
 use crate::root::{Root, root};
 use crate::testing::{Login, Registry};
 
@@ -262,11 +262,12 @@ fn refuses(host: &Host, layout: &Layout, image: &str) {
     assert_eq!((host.calls().as_str(), host.ostree("rev-parse testboot/image")), ("", before));
 }
 
-/// With a key, only what it has signed is taken. openssl stands in for cosign, which writes the same.
+/// With a key, only what it has signed is taken: by `sign`, and else by openssl, which refuses nothing.
 fn asks_for_a_signature(host: &Host, layout: &Layout, registry: &Registry) {
     let (private, public) = (layout.dir.join("key.pem"), layout.dir.join("key.pub"));
     let path = |path: &std::path::Path| path.display().to_string();
-    judge("openssl", &format!("ecparam -name prime256v1 -genkey -noout -out {}", path(&private)));
+    let generate = format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {}", path(&private));
+    judge("openssl", &generate);
     judge("openssl", &format!("ec -in {} -pubout -out {}", path(&private), path(&public)));
     host.root.write("/etc/testboot/signing-key.pub", "644", &fs::read_to_string(&public).unwrap());
     let image = format!("{}/me/os:v2", registry.address());
@@ -307,11 +308,13 @@ fn asks_for_a_signature(host: &Host, layout: &Layout, registry: &Registry) {
         sign(&tag, reference, digest);
         assert_eq!(host.fails(&format!("switch http://{image}")), refusal, "{reference}");
     }
-    sign(&tag, &here, &digest);
+    // Beside the one that says nothing of it.
+    let digest_text = digest.as_str().unwrap();
+    Workspace::new().ok(&format!("sign {here}@{digest_text} --key {}", path(&private)));
     let (ok, text) = run();
     assert!(ok, "{text}");
     // Another key's.
-    judge("openssl", &format!("ecparam -name prime256v1 -genkey -noout -out {}", path(&private)));
+    judge("openssl", &generate);
     sign(&tag, &here, &digest);
     assert_eq!(host.fails(&format!("switch http://{image}")), refusal);
     host.root.ok("rm /etc/testboot/signing-key.pub");
