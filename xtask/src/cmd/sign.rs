@@ -17,7 +17,8 @@ use crate::flags::{Sign, Signing};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::password;
-use crate::sign::{self, Beside, Claim, Depth, KeyFile, PrivateKey, Randomness};
+use crate::registry::Client;
+use crate::sign::{self as signing, Beside, Claim, Depth, KeyFile, PrivateKey, Randomness};
 use crate::source::Source;
 
 /// Where cosign takes the password of its keys from.
@@ -39,7 +40,7 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct SignatureReport {
+pub(super) struct SignatureReport {
     digest: Digest,
     /// The tag that the signature is under.
     tag: String,
@@ -63,22 +64,12 @@ pub(crate) fn run(flags: &Sign, session: &Session) -> Result<()> {
 
 fn sign_image(reference: &Reference, depth: Depth, path: &Path, session: &Session) -> Result<()> {
     let key = open_key(path)?;
-    let public = key.public();
     let registry = session.registry()?;
     // From here on, the digest counts: the tag may move at any time.
     let source = Source::open(&ImageName::Registry(reference.clone()), &registry)?;
     let digest = source.document.blob().digest();
-    let mut signatures = Vec::new();
-    for digest in sign::digests(&source.document, depth)? {
-        let claim = Claim::new(reference, digest);
-        let beside = Beside::read(&registry, reference, digest)?;
-        let unchanged = beside.check(&claim, &public)?.is_ok();
-        if !unchanged {
-            beside.add(&claim, &key)?;
-        }
-        let tag = beside.place().tag().unwrap_or_default().to_owned();
-        signatures.push(SignatureReport { digest, tag, unchanged });
-    }
+    let digests = signing::digests(&source.document, depth)?;
+    let signatures = sign(reference, &digests, &key, &registry)?;
     let count = signatures.iter().filter(|signature| !signature.unchanged).count();
     session.progress.line(match count {
         0 => format!("{reference} has this key's signature"),
@@ -89,9 +80,30 @@ fn sign_image(reference: &Reference, depth: Depth, path: &Path, session: &Sessio
     session.print(&report, || digest.to_string())
 }
 
+/// Signs images of the repository of `reference`, which need not be there yet.
+pub(super) fn sign(
+    reference: &Reference,
+    digests: &[Digest],
+    key: &PrivateKey,
+    registry: &Client,
+) -> Result<Vec<SignatureReport>> {
+    let public = key.public();
+    let sign = |&digest: &Digest| -> Result<SignatureReport> {
+        let claim = Claim::new(reference, digest);
+        let beside = Beside::read(registry, reference, digest)?;
+        let unchanged = beside.check(&claim, &public)?.is_ok();
+        if !unchanged {
+            beside.add(&claim, key)?;
+        }
+        let tag = beside.place().tag().unwrap_or_default().to_owned();
+        Ok(SignatureReport { digest, tag, unchanged })
+    };
+    digests.iter().map(sign).collect()
+}
+
 /// Reads a private key, and opens it where it is encrypted.
-fn open_key(path: &Path) -> Result<PrivateKey> {
-    let explained = |error| sign::explained(error, path);
+pub(super) fn open_key(path: &Path) -> Result<PrivateKey> {
+    let explained = |error| signing::explained(error, path);
     match KeyFile::parse(&read_key(path)?).map_err(explained)? {
         KeyFile::Plain(key) => Ok(key),
         KeyFile::Sealed(key) => {
@@ -139,8 +151,8 @@ fn make_key(path: &Path, session: &Session) -> Result<()> {
         }
     };
     let randomness = Randomness { salt: *random()?, nonce: *random()? };
-    let private = key.seal(&password, &randomness).map_err(|error| sign::explained(error, path))?;
-    let public = key.public().to_pem().map_err(|error| sign::explained(error, path))?;
+    let private = key.seal(&password, &randomness).map_err(|error| signing::explained(error, path))?;
+    let public = key.public().to_pem().map_err(|error| signing::explained(error, path))?;
     // Both are whole before either has its name.
     let private = unnamed(path, &private, PRIVATE_MODE)?;
     let public = unnamed(&public_path, &public, PUBLIC_MODE)?;
