@@ -20,6 +20,10 @@ deploy)
 	for commit; do :; done
 	sed -i "1i\\  default $commit.0 (staged)" /stand-in/status
 	;;
+undeploy)
+	echo "$*" >>/stand-in/calls
+	sed -i 1d /stand-in/status
+	;;
 *) echo "$*" >>/stand-in/calls ;;
 esac
 "#;
@@ -197,23 +201,44 @@ fn a_debian_host_gets_the_layers_it_lacks() {
     let is_kept = |digest: &String| refs.contains(digest.strip_prefix("sha256:").unwrap());
     assert!(is_kept(&layers[0]) && is_kept(&layers[1]), "{refs}");
 
-    // The rollback is the boot loader's next entry.
-    host.root.write(
-        "/stand-in/status",
-        "644",
-        &format!("* default {commit}.0\n{}", BOOTED.replace('*', " ")),
-    );
-    host.works("rollback");
-    assert_eq!(host.calls(), "admin set-default 1\n");
-    host.root.write(
-        "/stand-in/status",
-        "644",
-        &format!("{}* default {commit}.0\n", BOOTED.replace('*', " ")),
-    );
-    assert_eq!(host.fails("rollback"), "testboot: a rollback waits for the next reboot already");
-
+    rolls_back(&host, &commit, &image);
     refuses(&host, &layout, &image);
     asks_for_a_signature(&host, &layout, &registry);
+}
+
+/// The rollback is the boot loader's next entry, and what that follows is its own image. `newest` is the
+/// image that the host has switched to last, and `commit` that of the one before.
+fn rolls_back(host: &Host, commit: &str, newest: &str) {
+    let newer = host.ostree("rev-parse testboot/image");
+    let first = BOOTED.split(' ').nth(2).unwrap().trim_end().strip_suffix(".0").unwrap();
+    let deploy = "/sysroot/ostree/deploy/default/deploy";
+    let follows = |etc: &str| {
+        host.root.ok(&format!("cat {etc}/etc/testboot/image 2>/dev/null || true")).0.trim_end().to_owned()
+    };
+    // What is staged is forgotten, and with it what the running system was to follow.
+    let rest = format!("* default {newer}.0\n");
+    host.root.write("/stand-in/status", "644", &format!("  default {commit}.0 (staged)\n{rest}"));
+    host.root.write("/etc/testboot/image", "644", "elsewhere/me/os");
+    assert_eq!(host.works("rollback"), "what was downloaded is not booted");
+    assert_eq!(follows(""), format!("http://{newest}"));
+    assert_eq!(host.calls(), "admin undeploy 0\n");
+
+    // A system that came by an image, and the first one, of which no image is known.
+    let old = newest.replace(":v2", ":v1");
+    for (target, expected) in [(commit, format!("http://{old}")), (first, String::new())] {
+        let folder = format!("{deploy}/{target}.0");
+        host.root.ok(&format!("mount -o remount,bind,rw /sysroot; mkdir -p {folder}/etc/testboot"));
+        host.root.write(&format!("{folder}/etc/testboot/image"), "644", "elsewhere/me/os");
+        host.root.write("/stand-in/status", "644", &format!("{rest}  default {target}.0 (rollback)\n"));
+        let said = host.works("rollback");
+        let shown = if expected.is_empty() { "no image: see testboot switch" } else { expected.as_str() };
+        assert_eq!(said, format!("the next reboot is into the system before, which follows {shown}"));
+        assert_eq!(follows(&folder), expected);
+        assert_eq!(follows(""), format!("http://{newest}"), "the running system stays");
+        assert_eq!(host.calls(), "admin set-default 1\n");
+        host.root.write("/stand-in/status", "644", &format!("  default {target}.0\n{rest}"));
+        assert_eq!(host.fails("rollback"), "testboot: a rollback waits for the next reboot already");
+    }
 }
 
 /// What must not become a system. It follows what is above: the host is one for all tests.
@@ -255,10 +280,15 @@ fn refuses(host: &Host, layout: &Layout, image: &str) {
     let (ok, text) = host.testboot(&format!("switch {image}"));
     assert!(!ok && text.contains("does not answer"), "{text}");
     assert_eq!(host.fails("switch me"), "testboot: 'me' is no image: write HOST/NAME:TAG or oci:DIR:TAG");
-    assert_eq!(
-        host.testboot("switch").1.lines().next().unwrap(),
-        "testboot status             what this host runs, and what waits"
-    );
+    for wrong in
+        ["switch", "--apply upgrade", "status --apply", "switch me --apply", "upgrade --apply --apply"]
+    {
+        let usage = host.testboot(wrong).1;
+        assert!(
+            usage.starts_with("testboot status                  what this host runs"),
+            "{wrong}: {usage}"
+        );
+    }
     assert_eq!((host.calls().as_str(), host.ostree("rev-parse testboot/image")), ("", before));
 }
 
