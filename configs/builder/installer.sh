@@ -183,6 +183,9 @@ why_not() {
 		echo "it is the medium that this runs from"
 	elif [ "$(cat "$block/ro")" != 0 ]; then
 		echo "it is read-only"
+	elif [ "$(cat "$block/queue/logical_block_size")" != 512 ]; then
+		# The partition table counts in sectors.
+		echo "it has sectors of $(cat "$block/queue/logical_block_size") bytes, and $NAME is for those of 512"
 	elif [ "$(mebibytes "$1")" -lt "$SIZE" ]; then
 		echo "it has $(mebibytes "$1") MiB, and $NAME takes $SIZE"
 	elif is_used "$1"; then
@@ -190,10 +193,9 @@ why_not() {
 	fi
 }
 
-mebibytes() {
-	# In sectors of 512 bytes, whatever the disk has. Source: Linux, Documentation/ABI/stable/sysfs-block.
-	echo $(($(cat "/sys/block/$1/size") / 2048))
-}
+# In units of 512 bytes, whatever sectors the disk has. Source: Linux, Documentation/ABI/stable/sysfs-block.
+size() { cat "/sys/block/$1/size"; }
+mebibytes() { echo $(($(size "$1") / 2048)); }
 
 # Whether a disk or a partition of it is mounted, or part of a larger device.
 is_used() {
@@ -232,10 +234,13 @@ on_consoles() {
 	echo "$answer"
 }
 
-# Asks for the disk, where the command line names none, and whether it may be erased.
+# Asks for the disk, where the command line names none that will do, and whether it may be erased.
 choose() {
+	named=$disk
 	while :; do
-		chosen=$disk
+		chosen=$named
+		# It is asked about once.
+		named=
 		if [ -z "$chosen" ]; then
 			echo
 			for path in /sys/block/*; do
@@ -290,12 +295,13 @@ write() {
 	while read -r _ count _; do
 		total=$((total + count))
 	done <$files/disk.map
-	last=$(($(mebibytes "$disk") - 1))
+	last=$((($(mebibytes "$disk") - 1) << 20))
 	say "Writing $total MiB to /dev/$disk"
 	# Nothing that was there before is left, nor a partition table at the end. What is mounted after all is
 	# refused here.
-	erase 0 "$SIZE"
-	erase $last 1
+	erase 0 $((SIZE << 20))
+	# A disk need not have whole MiB.
+	erase $last $(($(size "$disk") * 512 - last))
 	{
 		# The shell sees how the last program of a pipe ends, and no other.
 		cat $files/disk.[0-9]* | zstd --decompress --stdout --quiet 2>/run/log || : >/run/damaged
@@ -308,7 +314,7 @@ write() {
 			progress Writing $written
 		done 3<$files/disk.map
 	}
-	[ ! -e /run/damaged ] || { erase 0 1 && fail "the medium is damaged: $(cat /run/log)"; }
+	[ ! -e /run/damaged ] || { erase 0 $((1 << 20)) && fail "the medium is damaged: $(cat /run/log)"; }
 	sync
 }
 
@@ -319,15 +325,15 @@ verify() {
 	while read -r start count sum <&3; do
 		found=$(dd if="/dev/$disk" bs=1M skip="$start" count="$count" 2>/dev/null | sha256sum)
 		[ "${found%% *}" = "$sum" ] ||
-			{ erase 0 1 && fail "/dev/$disk does not hold what was written, at MiB $start"; }
+			{ erase 0 $((1 << 20)) && fail "/dev/$disk does not hold what was written, at MiB $start"; }
 		read=$((read + count))
 		progress Checking $read
 	done 3<$files/disk.map
 }
 
-# Makes zeros of so many MiB.
-erase() {
-	blkdiscard --zeroout --offset $(($1 << 20)) --length $(($2 << 20)) "/dev/$disk" </dev/null >/run/log 2>&1 ||
+# Makes zeros of so many bytes.
+erase() { # START COUNT
+	blkdiscard --zeroout --offset "$1" --length "$2" "/dev/$disk" </dev/null >/run/log 2>&1 ||
 		fail "/dev/$disk cannot be erased: $(cat /run/log)"
 }
 

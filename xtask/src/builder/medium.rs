@@ -9,11 +9,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::Shell;
 
+use super::config::KernelArguments;
 use super::cpio::Archive;
 use super::layout::{Firmware, Layout, firmware};
 use super::ostree::{NO_TIME, SCRIPT, check_namespaces, check_programs, in_namespaces, is_tool};
 use super::{LocalImage, Order};
-use crate::disk::{Bios, Medium, VolumeName};
+use crate::disk::{Bios, DiskName, Medium, VolumeName};
 use crate::exec;
 use crate::hint::{self, WithHint};
 use crate::oci::flatten::{self, Plan};
@@ -21,7 +22,7 @@ use crate::oci::{Digest, Timestamp};
 use crate::progress::Progress;
 
 /// Changes when the code below makes another medium of the same inputs.
-pub(super) const PROCESS: &str = "1";
+pub(super) const PROCESS: &str = "2";
 /// What runs on the machine, in the workspace.
 const INSTALLER: &str = "configs/builder/installer.sh";
 
@@ -80,7 +81,7 @@ pub(super) fn make(order: &Order<'_>, inputs: Digest, progress: &Progress) -> Re
     archive.add("install/init", 0o755, installer(order.root)?.into_bytes());
     archive.add("install/config", 0o644, config(order, &volume).into_bytes());
     let files = [
-        ("boot/grub/grub.cfg", menu(order).into_bytes()),
+        ("boot/grub/grub.cfg", menu(order.name, &order.config.kernel).into_bytes()),
         ("boot/vmlinuz", kernel),
         ("boot/initrd.img", initramfs),
         ("boot/install.img", archive.to_bytes()),
@@ -101,10 +102,13 @@ fn config(order: &Order<'_>, volume: &VolumeName) -> String {
     format!("NAME='{}'\nSIZE={size}\nVOLUME='{}'\n", order.name, volume.as_str())
 }
 
-/// GRUB's configuration; `arguments` is for people, who set it on GRUB's command line. A CD has a driver in the kernel, and what else the firmware boots from may have none: then
-/// GRUB reads the disk into memory, as the archive that it makes of files after `newc:`.
-fn menu(order: &Order<'_>) -> String {
-    let (name, arguments) = (order.name, &order.config.kernel);
+/// GRUB's configuration; `arguments` is for people, who set it on GRUB's command line. A CD has a
+/// driver in the kernel, and what else the firmware boots from may have none: then GRUB reads the disk
+/// into memory, as the archive that it makes of files after `newc:`.
+fn menu(name: &DiskName, arguments: &KernelArguments) -> String {
+    // `;` and `{` would be GRUB's own. Source: GRUB manual, "Shell-like scripting", Quoting.
+    let quote = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
+    let arguments = arguments.words().map(quote).collect::<Vec<_>>().join(" ");
     format!(
         r#"set timeout=5
 set arguments=
@@ -210,4 +214,26 @@ fn files(tar: &[u8]) -> Result<BTreeMap<String, Made>> {
         Ok(found)
     };
     read().context("reading what was made for the installer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::*;
+
+    #[test]
+    fn arguments_of_the_kernel_are_words_to_grub() {
+        let name: DiskName = "os".parse().unwrap();
+        let line = |arguments: &str| {
+            let text = format!("[customizations.kernel]\nappend = \"{arguments}\"");
+            let config = Config::parse("f", text.as_bytes(), &[]).unwrap();
+            let menu = menu(&name, &config.kernel);
+            let line = menu.lines().find(|line| line.contains("linux ")).unwrap();
+            line.trim().to_owned()
+        };
+        let start = "linux /boot/vmlinuz rdinit=/install/init loglevel=4";
+        assert_eq!(line("quiet console=ttyS0"), format!("{start} 'quiet' 'console=ttyS0' $arguments"));
+        assert_eq!(line("a=1;b {c} #d"), format!("{start} 'a=1;b' '{{c}}' '#d' $arguments"));
+        assert_eq!(line(""), format!("{start}  $arguments"));
+    }
 }
