@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::config::Config;
 use super::podman::{self, Container, Mount, MountMode, Namespaces, Podman};
-use super::{Builder, Order, limits};
+use super::{Builder, Order, Product, limits};
 use crate::hint::WithHint;
 use crate::progress::Progress;
 
@@ -33,20 +33,11 @@ enum Generation {
     ImageBuilder,
 }
 
-/// What comes of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Product {
-    Raw,
-    /// An installer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "there is no such format of disks yet"))]
-    Iso,
-}
-
 /// Says what of a config has no place in `product`, all of it.
 pub(super) fn check_config(product: Product, config: &Config) -> Result<()> {
     let cannot = match product {
         Product::Raw => limits::installer(config),
-        Product::Iso => Vec::new(),
+        Product::Iso => limits::storage(config),
     };
     limits::refuse(Builder::Osbuild, &cannot)
 }
@@ -83,6 +74,27 @@ impl Generation {
             None
         }
     }
+
+    /// Says what of the order's config is not read by a builder of this generation. What bootc-generic-iso
+    /// makes is the image itself, started from a CD; its name and its menu are files in the image.
+    /// Source: osbuild.org, image-builder, "ISOs".
+    fn check_config(self, order: &Order<'_>, progress: &Progress) -> Result<()> {
+        let reads_it = match (self, order.product) {
+            (Generation::ImageBuilder, Product::Iso) => false,
+            (Generation::ImageBuilder, Product::Raw) | (Generation::BootcImageBuilder, _) => true,
+        };
+        if reads_it {
+            return Ok(());
+        }
+        let cannot = limits::all_but_the_kernel(order.config);
+        limits::refuse(Builder::Osbuild, &cannot)
+            .hint("bootc-image-builder does it: leave '--builder-image' out")?;
+        if !order.config.kernel.is_empty() {
+            progress
+                .line("iso: its kernel gets the arguments that the image says, not those of configs/builder");
+        }
+        Ok(())
+    }
 }
 
 impl Product {
@@ -96,6 +108,13 @@ impl Product {
         }
     }
 
+    fn noun(self) -> &'static str {
+        match self {
+            Product::Raw => "a disk",
+            Product::Iso => "an installer",
+        }
+    }
+
     /// How its file's name ends.
     fn ending(self) -> &'static str {
         match self {
@@ -105,13 +124,8 @@ impl Product {
     }
 }
 
-/// Makes `product` of the image, below the empty folder `folder`, and gives its path.
-pub(super) fn make(
-    product: Product,
-    order: &Order<'_>,
-    folder: &Path,
-    progress: &Progress,
-) -> Result<PathBuf> {
+/// Makes the order's product below the empty folder `folder`, and gives its path.
+pub(super) fn make(order: &Order<'_>, folder: &Path, progress: &Progress) -> Result<PathBuf> {
     let podman = Podman::of_root()?;
     let builder = order.builder_image.to_string();
     let step = progress.step(format!("asking {builder} how it is called"));
@@ -122,6 +136,7 @@ pub(super) fn make(
             anyhow!("{builder} builds no disks: its 'build' knows neither --rootfs nor --bootc-ref")
         })
         .hint("'--builder-image' names bootc-image-builder's image, or image-builder's")?;
+    generation.check_config(order, progress)?;
     podman.bring(order, progress)?;
 
     let folder = fs::canonicalize(folder)?;
@@ -130,7 +145,7 @@ pub(super) fn make(
     let container = order.container();
     let build = Build {
         generation,
-        product,
+        product: order.product,
         container: &container,
         builder: &builder,
         image: &order.upgrades_from.to_string(),
@@ -139,11 +154,12 @@ pub(super) fn make(
         storage: &podman.storage,
         owner: podman::owner(),
     };
+    let what = order.product.noun();
     let step =
-        progress.step(format!("making a disk of {} with {builder}; this takes 10 to 20 minutes", order.name));
+        progress.step(format!("making {what} of {} with {builder}; this takes 10 to 20 minutes", order.name));
     podman.run(&build.container(), (&folder, progress), &step)?;
-    let made = product_in(&folder, product.ending())?;
-    step.done(format!("made a disk of {}", order.name));
+    let made = product_in(&folder, order.product.ending())?;
+    step.done(format!("made {what} of {}", order.name));
     Ok(made)
 }
 
@@ -177,8 +193,12 @@ impl Build<'_> {
             Generation::ImageBuilder => {
                 let mut words =
                     vec!["build", "--bootc-ref", self.image, "--bootc-default-fs", ROOT_FILE_SYSTEM];
-                words.extend(["--blueprint", CONFIG_MOUNT, "--output-dir", OUTPUT_MOUNT]);
-                words.extend(["--progress", "verbose", kind]);
+                match self.product {
+                    Product::Raw => words.extend(["--blueprint", CONFIG_MOUNT]),
+                    // It has no use for one.
+                    Product::Iso => {}
+                }
+                words.extend(["--output-dir", OUTPUT_MOUNT, "--progress", "verbose", kind]);
                 words
             }
         };
@@ -291,10 +311,23 @@ mod tests {
         verbose
         raw
         ");
-        let [old, new] = [Generation::BootcImageBuilder, Generation::ImageBuilder]
-            .map(|generation| command(generation, Product::Iso));
-        assert!(old.contains("\n--type\nanaconda-iso\n"), "{old}");
-        assert!(new.ends_with("\nbootc-generic-iso"), "{new}");
+    }
+
+    #[test]
+    fn each_generation_makes_installers() {
+        // What follows the builder's image differs, and nothing before.
+        let told = |generation| {
+            let raw = command(generation, Product::Raw);
+            let iso = command(generation, Product::Iso);
+            let told = |text: &str| {
+                let (before, after) = text.split_once("\nquay.io/o/builder:latest\n").unwrap();
+                (before.to_owned(), after.replace('\n', " "))
+            };
+            assert_eq!(told(&raw).0, told(&iso).0);
+            told(&iso).1
+        };
+        insta::assert_snapshot!(told(Generation::BootcImageBuilder), @"--type anaconda-iso --rootfs ext4 --chown 1000:100 --progress verbose ghcr.io/me/os:v1");
+        insta::assert_snapshot!(told(Generation::ImageBuilder), @"build --bootc-ref ghcr.io/me/os:v1 --bootc-default-fs ext4 --output-dir /output --progress verbose bootc-generic-iso");
     }
 
     #[test]
@@ -308,6 +341,11 @@ mod tests {
           [customizations.iso]: what it makes is no ISO
         ");
         assert!(check_config(Product::Iso, &installer).is_ok());
+        let divided = config("[[customizations.filesystem]]\nmountpoint = '/'\nminsize = '9 GiB'");
+        insta::assert_snapshot!(check_config(Product::Iso, &divided).unwrap_err(), @"
+        the builder 'image-builder' cannot do what configs/builder asks for:
+          [[customizations.filesystem]]: an installer divides the disk that it finds, and a kickstart says how
+        ");
         let users =
             config("[[customizations.user]]\nname = 'devops'\n[[customizations.group]]\nname = 'data'");
         assert!(check_config(Product::Raw, &users).is_ok());

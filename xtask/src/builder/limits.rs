@@ -18,6 +18,32 @@ pub(super) fn installer(config: &Config) -> Vec<String> {
     cannot
 }
 
+/// Of an installer, which divides the disk that it finds.
+pub(super) fn storage(config: &Config) -> Vec<String> {
+    let section = match &config.storage {
+        Storage::Unsaid => return Vec::new(),
+        Storage::FileSystems(_) => "[[customizations.filesystem]]",
+        Storage::Partitions(_) => "[customizations.disk]",
+    };
+    vec![format!("{section}: an installer divides the disk that it finds, and a kickstart says how")]
+}
+
+/// Of a builder that makes its product of the image alone.
+pub(super) fn all_but_the_kernel(config: &Config) -> Vec<String> {
+    let users = config.users.iter().map(|user| {
+        format!("the user `{}`, from config.toml or '--ssh-key': it takes users from the image", user.name)
+    });
+    let groups = config.groups.iter().map(|group| format!("the group `{}`: it makes no groups", group.name));
+    let mut cannot: Vec<String> = users.chain(groups).collect();
+    if config.installer != Installer::default() {
+        cannot.push("[customizations.installer]: it takes its installer from the image".to_owned());
+    }
+    if config.iso != Iso::default() {
+        cannot.push("[customizations.iso]: it takes the ISO's names from the image".to_owned());
+    }
+    cannot
+}
+
 /// Of a builder that divides the disk by itself, with one file system for the image.
 pub(super) fn one_file_system(config: &Config) -> Vec<String> {
     match &config.storage {

@@ -9,6 +9,7 @@ mod cpio;
 mod grub;
 mod image;
 mod image_builder;
+mod kept;
 mod layout;
 mod limits;
 mod medium;
@@ -17,17 +18,17 @@ mod podman;
 mod ready;
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 
-use crate::disk::{self, DiskFormat, DiskName, Medium};
+use crate::disk::{DiskFormat, DiskName, Medium};
 use crate::hint::{WithHint, hinted};
 use crate::oci::{Digest, ImageName, Reference};
 use crate::preflight::{Lack, Need};
-use crate::progress::{Progress, human_bytes};
+use crate::progress::Progress;
 use crate::registry::Client;
 use crate::source::{Home, Source};
 use crate::store::Store;
@@ -35,7 +36,7 @@ use crate::store::Store;
 pub(crate) use self::config::{Config, Configs};
 pub(crate) use self::image::LocalImage;
 pub(crate) use self::image_builder::IMAGE as BUILDER_IMAGE;
-use self::image_builder::Product;
+pub(crate) use self::kept::{RawDisk, ensure, installer};
 
 /// An image that installs itself says by this label which builder does it.
 pub(crate) const LABEL: &str = "bootc-testboot.builder";
@@ -52,11 +53,21 @@ pub(crate) enum Builder {
     Bootc,
 }
 
+/// What a builder makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Product {
+    /// A disk, which all formats can be written of.
+    Raw,
+    /// An installer's medium, which is whole.
+    Iso,
+}
+
 /// What is to be made.
 #[derive(Clone, Copy)]
 pub(crate) struct Order<'a> {
     pub(crate) image: &'a LocalImage,
     pub(crate) builder: Builder,
+    pub(crate) product: Product,
     /// What it is made with.
     pub(crate) config: &'a Config,
     /// Of the disk, in bytes.
@@ -76,14 +87,6 @@ pub(crate) struct Order<'a> {
     /// What will be made of the raw, and where.
     pub(crate) formats: &'a [DiskFormat],
     pub(crate) output: &'a Path,
-}
-
-/// A disk that is kept.
-pub(crate) struct RawDisk {
-    pub(crate) path: PathBuf,
-    name: DiskName,
-    /// While this is held, nobody replaces it.
-    _lock: File,
 }
 
 impl Order<'_> {
@@ -126,6 +129,14 @@ impl Builder {
         }
     }
 
+    /// What it has to make for a disk of `format`.
+    pub(crate) fn product_for(self, format: DiskFormat) -> Product {
+        match (self, format) {
+            (Builder::Osbuild, DiskFormat::Iso) => Product::Iso,
+            (Builder::Ostree | Builder::Bootc | Builder::Osbuild, _) => Product::Raw,
+        }
+    }
+
     /// Whether only root can run it.
     pub(crate) fn is_of_root(self) -> bool {
         match self {
@@ -159,15 +170,6 @@ impl Builder {
             Builder::Bootc => bootc::least_size(config),
         }
     }
-
-    /// Says what of a config it cannot do, all of it.
-    fn check_config(self, config: &Config) -> Result<()> {
-        match self {
-            Builder::Ostree => ostree::check_config(config),
-            Builder::Osbuild => image_builder::check_config(Product::Raw, config),
-            Builder::Bootc => bootc::check_config(config),
-        }
-    }
 }
 
 impl Order<'_> {
@@ -183,6 +185,15 @@ impl Order<'_> {
                 }
                 Ok((needs, ready::lacks(self)?))
             }
+        }
+    }
+
+    /// Says what of its config cannot be done, all of it.
+    fn check_config(&self) -> Result<()> {
+        match self.builder {
+            Builder::Ostree => ostree::check_config(self.config),
+            Builder::Osbuild => image_builder::check_config(self.product, self.config),
+            Builder::Bootc => bootc::check_config(self.config),
         }
     }
 
@@ -206,7 +217,7 @@ impl fmt::Display for Builder {
 /// What a disk is made of: when this changes, it is another one. Nothing is made with a config that
 /// its builder cannot do.
 pub(crate) fn inputs(order: &Order<'_>) -> Result<Digest> {
-    order.builder.check_config(order.config)?;
+    order.check_config()?;
     let (process, own) = match order.builder {
         Builder::Ostree => {
             let script = fs::read(order.root.join(ostree::SCRIPT));
@@ -214,7 +225,12 @@ pub(crate) fn inputs(order: &Order<'_>) -> Result<Digest> {
             (ostree::PROCESS, vec![Digest::of(&script).to_string()])
         }
         Builder::Osbuild => {
-            (image_builder::PROCESS, vec![order.builder_image.to_string(), order.upgrades_from.to_string()])
+            let product = match order.product {
+                Product::Raw => "raw",
+                Product::Iso => "iso",
+            };
+            let own = [&order.builder_image.to_string(), &order.upgrades_from.to_string(), product];
+            (image_builder::PROCESS, own.map(str::to_owned).to_vec())
         }
         Builder::Bootc => (bootc::PROCESS, vec![order.upgrades_from.to_string()]),
     };
@@ -249,106 +265,8 @@ pub(crate) fn medium_inputs(order: &Order<'_>) -> Result<Digest> {
 fn no_installer(order: &Order<'_>) -> anyhow::Error {
     hinted(
         anyhow!("{} makes no iso here", order.builder),
-        "only an image that installs itself, as those of debian-13 do, becomes an installer; \
-         bootc-image-builder makes one of others with '--type anaconda-iso'",
+        "leave out iso, or '--builder': image-builder makes one of bootc images",
     )
-}
-
-/// The raw disk of an image, made when it is not there. `preflight` gets what it needs before
-/// anything slow begins: programs, and what else is missing.
-pub(crate) fn ensure(
-    order: &Order<'_>,
-    progress: &Progress,
-    preflight: impl FnOnce(&[Need], &[Lack]) -> Result<()>,
-) -> Result<RawDisk> {
-    let inputs = inputs(order)?;
-    let lock = lock(order.kept)?;
-    let path = order.kept.join(file_name(order.name, inputs));
-    if !path.exists() {
-        let (needs, lacks) = order.requirements()?;
-        preflight(&needs, &lacks)?;
-        make(order, inputs, &path, progress).with_context(|| format!("making a disk of {}", order.name))?;
-    }
-    Ok(RawDisk { path, name: order.name.clone(), _lock: lock })
-}
-
-impl RawDisk {
-    /// Removes the disks that are not made of any of `inputs`: each takes as much room as its image.
-    pub(crate) fn keep_only(&self, inputs: &[Digest]) -> Result<()> {
-        let Some(folder) = self.path.parent() else { return Ok(()) };
-        let listing = || format!("listing {}", folder.display());
-        let kept: Vec<PathBuf> =
-            inputs.iter().map(|inputs| folder.join(file_name(&self.name, *inputs))).collect();
-        for entry in fs::read_dir(folder).with_context(listing)? {
-            let other = entry.with_context(listing)?.path();
-            if other.extension().is_some_and(|ending| ending == "raw") && !kept.contains(&other) {
-                fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn file_name(name: &DiskName, inputs: Digest) -> String {
-    format!("{name}-{}.raw", inputs.short())
-}
-
-/// Makes the disk in a folder of its own, until it is whole.
-fn make(order: &Order<'_>, inputs: Digest, path: &Path, progress: &Progress) -> Result<()> {
-    let folder = order.kept.join(".unfinished");
-    let writing = || format!("writing to {}", folder.display());
-    // What a killed run left goes.
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(writing)?;
-    }
-    fs::create_dir(&folder).with_context(writing)?;
-    let made = build(order, inputs, &folder, progress).and_then(|raw| {
-        finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))
-    });
-    let removed = fs::remove_dir_all(&folder).with_context(writing);
-    // The first error is the one to show.
-    made.and(removed)
-}
-
-/// Makes the disk in an empty folder, and gives its path.
-fn build(order: &Order<'_>, inputs: Digest, folder: &Path, progress: &Progress) -> Result<PathBuf> {
-    match order.builder {
-        Builder::Ostree => {
-            let path = folder.join("disk.raw");
-            let file = File::create(&path).with_context(|| format!("writing {}", path.display()))?;
-            order.image.fetch(|| Store::create(order.fetched), order.registry, progress)?;
-            ostree::install(order, inputs, (&path, &file), progress)?;
-            Ok(path)
-        }
-        Builder::Osbuild => image_builder::make(Product::Raw, order, folder, progress),
-        Builder::Bootc => bootc::make(order, folder, progress),
-    }
-}
-
-/// Gives the raw its size and its name.
-fn finish(order: &Order<'_>, raw: &Path, path: &Path, progress: &Progress) -> std::io::Result<()> {
-    let file = File::options().read(true).write(true).open(raw)?;
-    let size = disk::grow(&file, order.size)?;
-    if size > order.size {
-        let (made, asked) = (human_bytes(size), human_bytes(order.size));
-        progress.warn(format!("the disk has {made}, not {asked}: {} made it as large", order.builder));
-    }
-    file.sync_all()?;
-    fs::rename(raw, path)?;
-    File::open(order.kept)?.sync_all()
-}
-
-fn lock(folder: &Path) -> Result<File> {
-    let writing = || format!("writing to {}", folder.display());
-    fs::create_dir_all(folder).with_context(writing)?;
-    let lock = File::open(folder).with_context(writing)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(hinted(anyhow!("another run is making a disk"), "wait for it, and run the command again"))
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(writing),
-    }
 }
 
 #[cfg(test)]

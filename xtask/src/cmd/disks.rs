@@ -8,9 +8,9 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::Session;
 use super::disk::{self, OutputReport};
-use crate::builder::{self, Builder, Config, Configs, LocalImage, Order};
+use super::{Session, installer};
+use crate::builder::{self, Builder, Config, Configs, LocalImage, Order, Product};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
@@ -53,10 +53,17 @@ pub(super) enum Size {
 
 /// Formats whose disks are the same, but for the format.
 struct Variant {
-    config: Config,
+    recipe: Recipe,
     formats: Vec<DiskFormat>,
-    size: u64,
     inputs: Digest,
+}
+
+/// What a builder makes, and with what.
+struct Recipe {
+    product: Product,
+    config: Config,
+    /// In bytes; an installer has none.
+    size: u64,
 }
 
 /// What is known of a disk that was written.
@@ -80,9 +87,9 @@ struct Raws<'a> {
 }
 
 /// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
-/// formats in one pass.
+/// formats in one pass; and an installer, where the builder makes that by itself.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
-    let Request { formats, options, folder, .. } = request;
+    let Request { formats, options, .. } = request;
     let configs = Configs::read(&session.root, request.ssh_key)?;
     let fetched = session.cache("fetched");
     let upgrades_from = upgrades_from(request.name, request.repository, session)?;
@@ -94,11 +101,12 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         false => Vec::new(),
     };
     // What is kept is what any format of this image can be made from.
-    let kept: Vec<Digest> = variants.iter().map(|variant| variant.inputs).collect();
+    let raw_variants = variants.iter().filter(|variant| variant.recipe.product == Product::Raw);
+    let kept: Vec<Digest> = raw_variants.map(|variant| variant.inputs).collect();
 
     let mut reports = Vec::new();
     for variant in &variants {
-        let order = |formats| raws.order(&variant.config, variant.size, formats);
+        let order = |formats| raws.order(&variant.recipe, formats);
         let asked = variant.formats.iter().copied().filter(|format| formats.contains(format));
         let mut missing = Vec::new();
         let mut keys = BTreeMap::new();
@@ -106,7 +114,10 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             let own = match format {
                 DiskFormat::Qcow2 => options.qcow2_compression.name().to_owned(),
                 DiskFormat::Ova => Digest::of(&template).to_string(),
-                DiskFormat::Iso => builder::medium_inputs(&order(formats))?.to_string(),
+                DiskFormat::Iso => match variant.recipe.product {
+                    Product::Raw => builder::medium_inputs(&order(formats))?.to_string(),
+                    Product::Iso => String::new(),
+                },
                 DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vmdk | DiskFormat::Vhd | DiskFormat::Gce => {
                     String::new()
                 }
@@ -122,16 +133,11 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             continue;
         }
         let order = order(&missing);
-        let raw =
-            builder::ensure(&order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
-        raw.keep_only(&kept)?;
-        let mut options = (*options).clone();
-        if missing.contains(&DiskFormat::Iso) {
-            session.ensure(&order.builder.needs())?;
-            options.medium = Some(builder::medium(&order, &raw, &session.progress)?);
-        }
-        let written = disk::write(&raw.path, &missing, &options, folder, session)?;
-        for report in written.outputs {
+        let written = match variant.recipe.product {
+            Product::Raw => raws.write(&order, &missing, &kept)?,
+            Product::Iso => vec![installer::write(&order, &request.path(DiskFormat::Iso), session)?],
+        };
+        for report in written {
             if let Some(key) = keys.get(&report.format) {
                 request.record(&report, *key, session)?;
             }
@@ -140,7 +146,7 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     }
     reports.sort_by_key(|report| report.format);
     if let Some(variant) = variants.first() {
-        session.progress.line(variant.config.logins());
+        session.progress.line(variant.recipe.config.logins());
     }
     Ok(reports)
 }
@@ -166,30 +172,47 @@ fn key(raw: Digest, (format, own): (DiskFormat, &str), options: &Options) -> Dig
 }
 
 impl Raws<'_> {
-    /// All formats, in groups that are made with the same.
+    /// All formats, in groups that are made with the same; those alone that can be made of what is
+    /// asked for.
     fn variants(&self, configs: &Configs) -> Result<Vec<Variant>> {
-        let request = self.request;
+        let Request { builder, formats, size, .. } = *self.request;
         let mut variants: Vec<Variant> = Vec::new();
         for format in DiskFormat::ALL {
+            let product = builder.product_for(format);
+            if !formats.iter().any(|asked| builder.product_for(*asked) == product) {
+                continue;
+            }
             let config = configs.of(format);
-            if let Some(same) = variants.iter_mut().find(|variant| variant.config == config) {
+            let is_same =
+                |variant: &&mut Variant| variant.recipe.product == product && variant.recipe.config == config;
+            if let Some(same) = variants.iter_mut().find(is_same) {
                 same.formats.push(format);
                 continue;
             }
-            let size = request.size.of(request.builder.least_size(&config))?;
-            let inputs = builder::inputs(&self.order(&config, size, request.formats))?;
-            variants.push(Variant { formats: vec![format], config, size, inputs });
+            let size = match product {
+                Product::Raw => size.of(builder.least_size(&config))?,
+                Product::Iso => {
+                    if let Size::Asked(_) = size {
+                        self.session.progress.line("iso: '--size' says nothing about an installer");
+                    }
+                    0
+                }
+            };
+            let recipe = Recipe { product, config, size };
+            let inputs = builder::inputs(&self.order(&recipe, formats))?;
+            variants.push(Variant { recipe, formats: vec![format], inputs });
         }
         Ok(variants)
     }
 
-    fn order<'o>(&'o self, config: &'o Config, size: u64, formats: &'o [DiskFormat]) -> Order<'o> {
+    fn order<'o>(&'o self, recipe: &'o Recipe, formats: &'o [DiskFormat]) -> Order<'o> {
         let Request { image, registry, builder, builder_image, options, folder, kept, .. } = *self.request;
         Order {
             image,
             builder,
-            config,
-            size,
+            product: recipe.product,
+            config: &recipe.config,
+            size: recipe.size,
             name: &options.name,
             root: &self.session.root,
             kept,
@@ -200,6 +223,19 @@ impl Raws<'_> {
             formats,
             output: folder,
         }
+    }
+
+    /// Writes formats of a raw, of which those that are made of `kept` stay.
+    fn write(&self, order: &Order<'_>, formats: &[DiskFormat], kept: &[Digest]) -> Result<Vec<OutputReport>> {
+        let Raws { request, session, .. } = *self;
+        let raw = builder::ensure(order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
+        raw.keep_only(kept)?;
+        let mut options = request.options.clone();
+        if formats.contains(&DiskFormat::Iso) {
+            session.ensure(&order.builder.needs())?;
+            options.medium = Some(builder::medium(order, &raw, &session.progress)?);
+        }
+        Ok(disk::write(&raw.path, formats, &options, request.folder, session)?.outputs)
     }
 }
 

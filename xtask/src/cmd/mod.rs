@@ -11,6 +11,7 @@ mod disks;
 mod dist;
 mod doctor;
 mod inspect;
+mod installer;
 mod list;
 mod new_app;
 mod next;

@@ -44,6 +44,7 @@ pub(crate) use self::error::DiskError;
 pub(crate) use self::format::{DiskFormat, UnknownFormat};
 pub(crate) use self::iso::{Bios, Medium, VolumeName};
 pub(crate) use self::name::DiskName;
+pub(crate) use self::next::to_stick;
 pub(crate) use self::ovf::Template;
 pub(crate) use self::qcow2::Qcow2Compression;
 pub(crate) use self::size::DiskSize;

@@ -6,8 +6,8 @@ use super::DiskFormat;
 
 impl DiskFormat {
     /// The commands that bring a disk to where it runs, for people; what is in capitals is theirs.
-    pub(crate) fn next_steps(self, path: &Path) -> String {
-        let path = path.display();
+    pub(crate) fn next_steps(self, file: &Path) -> String {
+        let path = file.display();
         match self {
             DiskFormat::Raw => format!(
                 "  to a device:  dd if={path} of=/dev/DEVICE bs=4M conv=sparse,fsync status=progress\n  \
@@ -46,12 +46,17 @@ impl DiskFormat {
                 format!("  to vSphere:  govc import.ova {path}    (or: ovftool {path} vi://USER@HOST/)")
             }
             DiskFormat::Iso => format!(
-                "  on a stick, or attached as a CD:  dd if={path} of=/dev/STICK bs=4M conv=fsync\n  \
-                 (it asks for the disk to install onto; as arguments of its kernel, these answer:)\n  \
-                 testboot.disk=/dev/DISK testboot.erase=yes"
+                "{}\n  (it asks for the disk to install onto; as arguments of its kernel, these answer:)\n  \
+                 testboot.disk=/dev/DISK testboot.erase=yes",
+                to_stick(file)
             ),
         }
     }
+}
+
+/// The command that writes an iso to where a machine starts from.
+pub(crate) fn to_stick(iso: &Path) -> String {
+    format!("  on a stick, or attached as a CD:  dd if={} of=/dev/STICK bs=4M conv=fsync", iso.display())
 }
 
 #[cfg(test)]

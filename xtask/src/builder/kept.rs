@@ -1,0 +1,141 @@
+//! What builders have made, and what they make: in a folder of its own until it is whole.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{Builder, Order, bootc, image_builder, inputs, ostree};
+use crate::disk::{self, DiskName};
+use crate::hint::hinted;
+use crate::oci::Digest;
+use crate::preflight::{Lack, Need};
+use crate::progress::{Progress, human_bytes};
+use crate::store::Store;
+
+/// A disk that is kept.
+pub(crate) struct RawDisk {
+    pub(crate) path: PathBuf,
+    name: DiskName,
+    /// While this is held, nobody replaces it.
+    _lock: File,
+}
+
+/// The raw disk of an image, made when it is not there. `preflight` gets what it needs before
+/// anything slow begins: programs, and what else is missing.
+pub(crate) fn ensure(
+    order: &Order<'_>,
+    progress: &Progress,
+    preflight: impl FnOnce(&[Need], &[Lack]) -> Result<()>,
+) -> Result<RawDisk> {
+    let inputs = inputs(order)?;
+    let lock = lock(order.kept)?;
+    let path = order.kept.join(file_name(order.name, inputs));
+    if !path.exists() {
+        let (needs, lacks) = order.requirements()?;
+        preflight(&needs, &lacks)?;
+        make(order, inputs, &path, progress).with_context(|| format!("making a disk of {}", order.name))?;
+    }
+    Ok(RawDisk { path, name: order.name.clone(), _lock: lock })
+}
+
+/// Has the builder itself make an installer of an image, which `take` takes to its place. `preflight`
+/// as for [`ensure`].
+pub(crate) fn installer<T>(
+    order: &Order<'_>,
+    progress: &Progress,
+    preflight: impl FnOnce(&[Need], &[Lack]) -> Result<()>,
+    take: impl FnOnce(&Path) -> Result<T>,
+) -> Result<T> {
+    let inputs = inputs(order)?;
+    let _lock = lock(order.kept)?;
+    let (needs, lacks) = order.requirements()?;
+    preflight(&needs, &lacks)?;
+    let made = in_folder(order, |folder| take(&build(order, inputs, folder, progress)?));
+    made.with_context(|| format!("making an installer of {}", order.name))
+}
+
+impl RawDisk {
+    /// Removes the disks that are not made of any of `inputs`: each takes as much room as its image.
+    pub(crate) fn keep_only(&self, inputs: &[Digest]) -> Result<()> {
+        let Some(folder) = self.path.parent() else { return Ok(()) };
+        let listing = || format!("listing {}", folder.display());
+        let kept: Vec<PathBuf> =
+            inputs.iter().map(|inputs| folder.join(file_name(&self.name, *inputs))).collect();
+        for entry in fs::read_dir(folder).with_context(listing)? {
+            let other = entry.with_context(listing)?.path();
+            if other.extension().is_some_and(|ending| ending == "raw") && !kept.contains(&other) {
+                fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn file_name(name: &DiskName, inputs: Digest) -> String {
+    format!("{name}-{}.raw", inputs.short())
+}
+
+/// Makes the disk, and gives it its name.
+fn make(order: &Order<'_>, inputs: Digest, path: &Path, progress: &Progress) -> Result<()> {
+    in_folder(order, |folder| {
+        let raw = build(order, inputs, folder, progress)?;
+        finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))
+    })
+}
+
+/// Does `work` in an empty folder, which is gone afterwards.
+fn in_folder<T>(order: &Order<'_>, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let folder = order.kept.join(".unfinished");
+    let writing = || format!("writing to {}", folder.display());
+    // What a killed run left goes.
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(writing)?;
+    }
+    fs::create_dir(&folder).with_context(writing)?;
+    let done = work(&folder);
+    let removed = fs::remove_dir_all(&folder).with_context(writing);
+    // The first error is the one to show.
+    done.and_then(|done| removed.map(|()| done))
+}
+
+/// Makes the disk in an empty folder, and gives its path.
+fn build(order: &Order<'_>, inputs: Digest, folder: &Path, progress: &Progress) -> Result<PathBuf> {
+    match order.builder {
+        Builder::Ostree => {
+            let path = folder.join("disk.raw");
+            let file = File::create(&path).with_context(|| format!("writing {}", path.display()))?;
+            order.image.fetch(|| Store::create(order.fetched), order.registry, progress)?;
+            ostree::install(order, inputs, (&path, &file), progress)?;
+            Ok(path)
+        }
+        Builder::Osbuild => image_builder::make(order, folder, progress),
+        Builder::Bootc => bootc::make(order, folder, progress),
+    }
+}
+
+/// Gives the raw its size and its name.
+fn finish(order: &Order<'_>, raw: &Path, path: &Path, progress: &Progress) -> std::io::Result<()> {
+    let file = File::options().read(true).write(true).open(raw)?;
+    let size = disk::grow(&file, order.size)?;
+    if size > order.size {
+        let (made, asked) = (human_bytes(size), human_bytes(order.size));
+        progress.warn(format!("the disk has {made}, not {asked}: {} made it as large", order.builder));
+    }
+    file.sync_all()?;
+    fs::rename(raw, path)?;
+    File::open(order.kept)?.sync_all()
+}
+
+fn lock(folder: &Path) -> Result<File> {
+    let writing = || format!("writing to {}", folder.display());
+    fs::create_dir_all(folder).with_context(writing)?;
+    let lock = File::open(folder).with_context(writing)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(hinted(anyhow!("another run is making a disk"), "wait for it, and run the command again"))
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(writing),
+    }
+}
