@@ -13,6 +13,7 @@ mod doctor;
 mod inspect;
 mod installer;
 mod list;
+mod man;
 mod new_app;
 mod next;
 mod origin;
@@ -64,6 +65,7 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Bench(bench) => bench::run(&bench, &session),
         Command::Doctor => doctor::run(&session),
         Command::Completions { shell } => completions::run(shell),
+        Command::Man { dir } => man::run(&dir, &session),
     }
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
         debian("shellcheck", "shellcheck", "reads the shell scripts"),
+        debian("groff", "groff-base", "reads the manual pages"),
         debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
         debian("nsenter", "util-linux", "runs a base's own programs there"),
         debian("setpriv", "util-linux", "runs a command as another user"),

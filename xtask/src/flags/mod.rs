@@ -6,7 +6,11 @@ mod disk;
 mod image;
 mod pack;
 mod sign;
+#[cfg(test)]
+mod surface;
 mod vm;
+
+use std::path::PathBuf;
 
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
@@ -141,6 +145,9 @@ Examples:
   cargo xtask pull oci:target/dist/oci:debian-13-raw-dev -o disk.raw")]
     Pull(Pull),
     /// Say what an image is, without its layers: a system or a packed disk, its size, where it came from
+    #[command(after_help = "Examples:
+  cargo xtask inspect ghcr.io/me/os:debian-13-v1
+  cargo xtask inspect oci:target/dist/oci --json")]
     Inspect(Inspect),
     /// Sign an image with a key of cosign's, so that 'cosign verify --key' and hosts accept it
     ///
@@ -157,6 +164,9 @@ Examples:
   cargo xtask verify mirror.lan/os:debian-13-v1 --key cosign.pub --signed-for ghcr.io/me/os")]
     Verify(Verify),
     /// List what a repository has: versions by distro, and the disks of each
+    #[command(after_help = "Examples:
+  cargo xtask tags
+  cargo xtask tags ghcr.io/me/os --json")]
     Tags(Tags),
     /// Say what a host downloads to go from one image to another
     #[command(after_help = "Examples:
@@ -170,18 +180,41 @@ Examples:
   cargo xtask new-app thumbnails --cache")]
     NewApp(AddApp),
     /// List the apps and distros of this repository
+    #[command(after_help = "Examples:
+  cargo xtask list
+  cargo xtask list --json")]
     List,
     /// Run the Go tests, the Rust tests, and the checks with real programs
+    #[command(after_help = "Examples:
+  cargo xtask test --yes
+  cargo xtask test workspace::")]
     Test(Test),
     /// Boot a disk in QEMU
     #[command(subcommand)]
     Vm(Vm),
     /// Measure a push side by side with crane, disks with qemu-img and tar, or packing with buildah
+    #[command(after_help = "Examples:
+  cargo xtask bench
+  cargo xtask bench disk --runs 3 --output bench.json")]
     Bench(Bench),
     /// Say what works on this machine, and how to mend the rest
+    #[command(after_help = "Examples:
+  cargo xtask doctor
+  cargo xtask doctor --json")]
     Doctor,
     /// Print a shell's completions
+    #[command(after_help = "Examples:
+  source <(cargo xtask completions bash)
+  cargo xtask completions fish > ~/.config/fish/completions/cargo-xtask.fish")]
     Completions { shell: clap_complete::Shell },
+    /// Write manual pages, one for each command
+    #[command(after_help = "Examples:
+  cargo xtask man ~/.local/share/man/man1
+  man -l target/man/cargo-xtask-dist.1")]
+    Man {
+        /// The folder that they go to, which is made where it is missing
+        dir: PathBuf,
+    },
 }
 
 /// An image that an engine can pull.

@@ -17,6 +17,7 @@ mod image;
 mod installed;
 mod interrupts;
 mod iso;
+mod manners;
 mod new_app;
 mod pack;
 mod published;
