@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
@@ -10,6 +11,9 @@ use xshell::{Shell, cmd};
 use crate::exec::{self, SYSTEM_DIRS};
 use crate::hint::{WithHint, hinted};
 use crate::progress::Progress;
+
+/// How long sudo may think about whether it asks for a password.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A program that a command starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,17 +113,15 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
     let sh = Shell::new()?;
     let packages = debian_packages(missing);
     if !packages.is_empty() {
-        if !rustix::process::geteuid().is_root() {
+        let Some((env, through)) = as_root(&sh) else {
             return Err(anyhow!("only root installs packages: {}", packages.join(", ")))
                 .hint(install_hint(missing));
-        }
+        };
+        let apt =
+            || cmd!(sh, "{env}").args(through).args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
         let step = progress.step(format!("installing Debian packages: {}", packages.join(" ")));
-        exec::run(cmd!(sh, "apt-get update -q"))?;
-        exec::run(
-            cmd!(sh, "apt-get install -q -y --no-install-recommends")
-                .args(&packages)
-                .env("DEBIAN_FRONTEND", "noninteractive"),
-        )?;
+        exec::run(apt().arg("update"))?;
+        exec::run(apt().args(["install", "-y", "--no-install-recommends"]).args(&packages))?;
         step.done(format!("installed Debian packages: {}", packages.join(" ")));
     }
     for need in missing {
@@ -151,6 +153,15 @@ fn install(missing: &[Need], root: &Path, progress: &Progress) -> Result<()> {
             install_hint(missing),
         )),
     }
+}
+
+/// How root's `env` is called: directly, or by sudo, where that asks for no password.
+fn as_root(sh: &Shell) -> Option<(&'static str, &'static [&'static str])> {
+    if rustix::process::geteuid().is_root() {
+        return Some(("env", &[]));
+    }
+    let answer = exec::ask(cmd!(sh, "sudo -n true"), "", PATIENCE).ok()?;
+    answer.status.success().then_some(("sudo", &["-n", "env"]))
 }
 
 impl Packager {

@@ -1,9 +1,11 @@
-//! What a terminal's user gets beside results: manual pages that a reader understands.
+//! What a terminal's user gets beside results: manual pages that a reader understands, and what
+//! `--yes` installs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::harness::Workspace;
+use crate::harness::{Run, Workspace, judge};
 use crate::testing::program;
 
 #[test]
@@ -34,4 +36,39 @@ fn manual_pages_are_read_without_a_warning() {
     for part in ["cargo xtask vm test --upgrade\n", "cargo xtask disk qcow2\n", "BBAASSEE__DDIISSTTRROO"] {
         assert!(texts.contains(part), "no {part:?} in {texts}");
     }
+}
+
+/// sudo is a stand-in, which installs nothing.
+#[test]
+fn packages_are_installed_by_sudo_where_it_asks_nothing() {
+    let workspace = Workspace::new();
+    let programs = workspace.path("../programs");
+    workspace.write("../programs/sudo", "#!/bin/sh\nprintf '%s\\n' \"$*\" >>\"$0.calls\"\nexit \"$SUDO\"\n");
+    judge("chmod", &format!("-R a+rwx {}", programs.display()));
+    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
+    let binary = workspace.path("../xtask");
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), &binary).unwrap();
+    let failure = |sudo: &str| {
+        let mut command = Command::new(program("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+        command.args(["vm", "run", "none.qcow2", "--firmware", "bios", "--yes"]);
+        workspace.prepare(&mut command);
+        // Nothing else is found there.
+        command.env("PATH", &programs).env("HOME", &programs).env("SUDO", sudo);
+        Run::new(command.output().unwrap()).failure()
+    };
+    let packages = "openssh-client qemu-system-x86 qemu-utils util-linux";
+    let still = failure("0");
+    assert!(
+        still.starts_with("error: qemu-system-x86_64 is still missing after its installation\n"),
+        "{still}"
+    );
+    let calls = fs::read_to_string(programs.join("sudo.calls")).unwrap();
+    let apt = "-n env DEBIAN_FRONTEND=noninteractive apt-get -q";
+    let install = format!("{apt} install -y --no-install-recommends {packages}");
+    assert_eq!(calls.lines().collect::<Vec<_>>(), ["-n true", &format!("{apt} update"), &install]);
+    // One that asks is not used.
+    let refused = failure("1");
+    let listed = packages.replace(' ', ", ");
+    assert!(refused.starts_with(&format!("error: only root installs packages: {listed}\n")), "{refused}");
 }
