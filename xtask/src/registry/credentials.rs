@@ -112,6 +112,11 @@ impl Lookup {
         Ok(self.github_token(repository))
     }
 
+    /// Where the credentials for a repository come from; helpers are asked.
+    pub(super) fn origin(&self, repository: &Repository) -> Result<Option<String>> {
+        Ok(self.find_blocking(repository)?.map(|found| found.origin))
+    }
+
     /// The files to look in, best first.
     fn files(&self) -> Vec<PathBuf> {
         let path = |name: &str| (self.variable)(name).map(PathBuf::from);

@@ -75,6 +75,12 @@ impl Client {
         Ok(repository.base().scheme() == "http")
     }
 
+    /// Where this machine's login for a repository is; no registry is asked whether it is any good.
+    pub(crate) fn login(&self, reference: &Reference) -> anyhow::Result<Option<String>> {
+        let repository = Repository::new(reference, &self.plain_http).map_err(RegistryError::into_hinted)?;
+        Lookup::system().origin(&repository).map_err(RegistryError::into_hinted)
+    }
+
     /// The document that a reference names, or None where the registry says that there is none.
     pub(crate) fn document(&self, reference: &Reference) -> anyhow::Result<Option<Document>> {
         self.run(async {

@@ -1,9 +1,11 @@
-//! What a terminal's user gets beside results: manual pages that a reader understands, and what
-//! `--yes` installs.
+//! What a terminal's user gets beside results: manual pages that a reader understands, what `--yes`
+//! installs, and what `doctor` says.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::harness::{Run, Workspace, judge};
 use crate::testing::program;
@@ -71,4 +73,49 @@ fn packages_are_installed_by_sudo_where_it_asks_nothing() {
     let refused = failure("1");
     let listed = packages.replace(' ', ", ");
     assert!(refused.starts_with(&format!("error: only root installs packages: {listed}\n")), "{refused}");
+}
+
+/// What is not there yet stops nobody; what the repository has wrong is an error.
+#[test]
+fn doctor_tells_how_to_mend_what_it_finds() {
+    let workspace = Workspace::new();
+    let fact = |report: &Value, about: &str| {
+        let facts = report["machine"].as_array().unwrap();
+        facts
+            .iter()
+            .find(|fact| fact["about"] == about)
+            .unwrap_or_else(|| panic!("{about}: {report:#}"))
+            .clone()
+    };
+    let report = workspace.json("doctor");
+    let login = fact(&report, "login");
+    assert_eq!(login["state"], "limited");
+    assert_eq!(login["text"], "there is none for registry.example: '--push' needs one");
+    assert_eq!(login["hint"], "run 'podman login registry.example' or 'docker login registry.example'");
+    assert_eq!(fact(&report, "disks")["state"], "ok");
+    assert!(fact(&report, "distros")["text"].as_str().unwrap().contains("fedora-40"));
+
+    // docker's file, as its login writes it.
+    workspace.write(
+        "../no-logins/config.json",
+        "{\"auths\": {\"registry.example\": {\"auth\": \"bWU6c2VjcmV0\"}}}",
+    );
+    let settings = fs::read_to_string(workspace.path("Cargo.toml")).unwrap();
+    workspace.write("Cargo.toml", &settings.replace("debian-13", "fedora-41"));
+    workspace.write(
+        "configs/builder/config.toml",
+        "[[customizations.user]]\nname = \"ops\"\nkey = \"ssh-ed25519 AAAA... replace-me\"\n",
+    );
+    let run = workspace.run("doctor --json");
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(run.stderr, "error: the workspace is not sound\nhint: mend what is listed above\n");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let login = fact(&report, "login");
+    assert_eq!((&login["state"], login["hint"].is_null()), (&"ok".into(), true));
+    assert!(!run.stdout.contains("secret") && !run.stdout.contains("bWU6c2VjcmV0"));
+    let distros = fact(&report, "distros");
+    assert_eq!(distros["hint"], "write distro = \"fedora-44\" into Cargo.toml");
+    let disks = fact(&report, "disks");
+    assert_eq!(disks["state"], "error");
+    assert!(disks["text"].as_str().unwrap().contains("the ssh key is a placeholder"), "{disks}");
 }

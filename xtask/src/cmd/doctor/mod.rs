@@ -1,11 +1,14 @@
 //! `doctor`: what works on this machine, and how to mend the rest.
 
+mod machine;
+
 use std::collections::HashSet;
 
 use anyhow::{Result, anyhow};
 use clap::ValueEnum;
 use serde_json::json;
 
+use self::machine::State;
 use super::Session;
 use crate::base::debian;
 use crate::base::engine::Engine;
@@ -29,6 +32,7 @@ pub(crate) fn run(session: &Session) -> Result<()> {
     let found: Vec<_> =
         needs.iter().map(|(command, need)| (*command, *need, preflight::find(need, &session.root))).collect();
     let workspace = session.workspace();
+    let facts = machine::facts(workspace.as_ref().ok(), session);
 
     let programs: Vec<_> = found
         .iter()
@@ -38,11 +42,22 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         })
         .collect();
     let problems = workspace.as_ref().err().map(|error| format!("{error:#}"));
-    session.print(&json!({"programs": programs, "workspace": problems}), || {
+    session.print(&json!({"programs": programs, "machine": facts, "workspace": problems}), || {
         let mut text = match &problems {
             None => "ok      workspace: apps, units and configuration are sound\n".to_owned(),
             Some(problems) => format!("error   {problems}\n"),
         };
+        for fact in &facts {
+            let state = match fact.state {
+                State::Ok => "ok     ",
+                State::Limited => "limited",
+                State::Error => "error  ",
+            };
+            text += &format!("{state} {}: {}\n", fact.about, fact.text);
+            if let Some(hint) = &fact.hint {
+                text += &format!("        hint: {hint}\n");
+            }
+        }
         for (command, need, path) in &found {
             text += &match path {
                 Some(path) => format!("ok      {} for {command}: {}\n", need.program, path.display()),
@@ -53,8 +68,9 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         }
         text
     })?;
-    match workspace {
-        Ok(_) => Ok(()),
-        Err(_) => Err(anyhow!("the workspace is not sound")).hint("mend what is listed above"),
+    let is_sound = workspace.is_ok() && facts.iter().all(|fact| fact.state != State::Error);
+    match is_sound {
+        true => Ok(()),
+        false => Err(anyhow!("the workspace is not sound")).hint("mend what is listed above"),
     }
 }
