@@ -42,9 +42,11 @@ pub(crate) fn run(session: &Session) -> Result<()> {
             })
         })
         .collect();
-    let value = json!({"image": workspace.settings.image.to_string(), "apps": apps, "distros": distros});
+    let formats: Vec<&str> = workspace.settings.formats.iter().map(|format| format.name()).collect();
+    let image = workspace.settings.image.to_string();
+    let value = json!({"image": image, "apps": apps, "distros": distros, "formats": formats});
     session.print(&value, || {
-        let mut text = format!("image {}\n", workspace.settings.image);
+        let mut text = format!("image {image}\n");
         for app in &workspace.apps {
             let routes = app.route.as_ref().map(|route| {
                 let prefixes: Vec<&str> = route.prefixes.iter().map(|prefix| prefix.as_str()).collect();
@@ -62,6 +64,9 @@ pub(crate) fn run(session: &Session) -> Result<()> {
             let Distro { name, title, kind, .. } = distro;
             let from = distro.upstream().map_or(String::new(), |upstream| format!(": {upstream}"));
             text += &format!("distro {name}{default}  {title}, {life}, {}{from}\n", made(kind));
+        }
+        for format in &formats {
+            text += &format!("format {format}\n");
         }
         text
     })

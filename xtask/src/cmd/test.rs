@@ -53,6 +53,8 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("nginx", "nginx-light", "reads the web server's configuration"),
         debian("systemctl", "systemd", "enables units, to compare with"),
         debian("shellcheck", "shellcheck", "reads the shell scripts"),
+        debian("git", "git", "is what source comes from"),
+        debian("jq", "jq", "takes what workflows need out of reports"),
         debian("groff", "groff-base", "reads the manual pages"),
         debian("unshare", "util-linux", "unpacks a base where only its test sees it"),
         debian("nsenter", "util-linux", "runs a base's own programs there"),
@@ -73,6 +75,12 @@ pub(crate) fn needs() -> Vec<Need> {
             "github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5",
             "signs images, and judges signatures",
         ),
+        go("actionlint", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12", "reads the workflows"),
+        Need {
+            program: "zizmor",
+            purpose: "reads them for what an attacker could use",
+            from: Source::Pip("zizmor==1.32.0"),
+        },
         go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
     ];
     needs.extend([

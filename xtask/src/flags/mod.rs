@@ -179,7 +179,7 @@ Examples:
   cargo xtask new-app shop --port 8090 --route /store
   cargo xtask new-app thumbnails --cache")]
     NewApp(AddApp),
-    /// List the apps and distros of this repository
+    /// List the apps and distros of this repository, and the formats of its disks
     #[command(after_help = "Examples:
   cargo xtask list
   cargo xtask list --json")]
