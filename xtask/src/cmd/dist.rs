@@ -2,25 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::build::{Made, check_push, make};
 use super::disk::{self, OutputReport};
 use super::packed::{self, PackedReport};
 use super::plan::{Plan, previous_in_layout, previous_in_registry};
-use super::versions::{Publication, Published};
-use super::{Session, advice, disks};
+use super::versions::{Publication, Published, Untagged};
+use super::{Session, advice, disks, sign};
 use crate::builder::{Builder, LocalImage};
 use crate::deliver::{BaseLayers, Stored};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::{self, WithHint};
-use crate::oci::ImageName;
+use crate::oci::{Digest, ImageName};
 use crate::preflight::Unready;
 use crate::progress::human_bytes;
 use crate::registry::{Client, Until};
 use crate::report::{ImageReport, PushReport};
+use crate::sign::{self as signing, Depth, PrivateKey};
 use crate::store::{self, Store};
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
@@ -30,6 +31,8 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     }
     let registry = session.registry()?;
     let push = flags.deliver.push;
+    // Whoever is asked for a password is asked before anything slow.
+    let key = flags.sign_key.as_deref().filter(|_| !flags.dry_run).map(sign::open_key).transpose()?;
     if push && !flags.dry_run {
         check_push(&flags.compose, session, &registry)?;
     }
@@ -42,6 +45,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
             previous_in_layout(&made, &layout, &registry)?
         };
         let mut plan = Plan::new(&made, previous, flags.deliver.push);
+        plan.sign_key = flags.sign_key.clone();
         if flags.deliver.push && !flags.no_disks && !flags.no_pack {
             let formats: BTreeSet<DiskFormat> = session.workspace()?.settings.formats.into_iter().collect();
             plan.disks = formats.into_iter().map(|format| made.disk_tag(format)).collect();
@@ -50,25 +54,32 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     }
 
     let publication = push.then(|| Publication::begin(&made, &registry)).transpose()?;
+    let publication = publication.map(|publication| (publication, key.as_ref()));
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
     advice::warn_of_rebase(&name, &made.base, &registry, session);
     let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let mut behind = Behind::default();
     let done = behind.carry_out((&made, &name), publication, flags, (session, &registry));
-    let Behind { disks, packed, pushed, published } = behind;
+    let Behind { disks, packed, pushed, published, signed } = behind;
     let report = made.report(session.shown_name(&name).to_string(), Some(&stored), None);
     let report = ImageReport { pushed, ..report };
     // dist.json says what the layout holds, also where what comes behind it failed.
     let lasting_packed: Vec<PackedReport> = packed.iter().map(PackedReport::lasting).collect();
     let published = published.as_ref();
-    let lasting = Report { image: &report.lasting(), disks: &disks, packed: &lasting_packed, published };
+    let lasting = Report {
+        image: &report.lasting(),
+        disks: &disks,
+        packed: &lasting_packed,
+        published,
+        signed: &signed,
+    };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
     store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
     drop(lock);
     done?;
 
-    let report = Report { image: &report, disks: &disks, packed: &packed, published };
+    let report = Report { image: &report, disks: &disks, packed: &packed, published, signed: &signed };
     summarise(&report, session);
     session.print(&report, || report.image.digest.to_string())
 }
@@ -81,6 +92,8 @@ struct Behind {
     packed: Vec<PackedReport>,
     pushed: Option<PushReport>,
     published: Option<Published>,
+    /// The images that have a signature.
+    signed: Vec<Digest>,
 }
 
 impl Behind {
@@ -89,7 +102,7 @@ impl Behind {
     fn carry_out(
         &mut self,
         (made, name): (&Made, &ImageName),
-        publication: Option<Publication<'_>>,
+        publication: Option<(Publication<'_>, Option<&PrivateKey>)>,
         flags: &Dist,
         (session, registry): (&Session, &Client),
     ) -> Result<()> {
@@ -99,17 +112,29 @@ impl Behind {
         if !flags.no_disks {
             self.disks = disks(name, flags, session, registry).hint("'--no-disks' leaves the disks out")?;
         }
-        let (Some(publication), Some(pushed)) = (publication, pushed) else { return Ok(()) };
+        let (Some((publication, key)), Some(pushed)) = (publication, pushed) else { return Ok(()) };
         let packed = match flags.no_pack {
             true => Ok((Vec::new(), Vec::new())),
             false => packed::send(&self.disks, (made, name), session, registry),
         };
         let (packed, untagged) = packed.hint("'--no-pack' leaves the disks where they are")?;
+        if let Some(key) = key {
+            self.signed = sign_all(&untagged, made, key, registry)?;
+        }
         self.published = Some(publication.finish(&untagged, session)?);
         self.pushed = Some(PushReport::new(&made.target.to_string(), &pushed));
         self.packed = packed;
         Ok(())
     }
+}
+
+/// Signs the disks and the image, each image of it before the index. Only what was made here: an
+/// index of disks may have others' in it.
+fn sign_all(disks: &[Untagged], made: &Made, key: &PrivateKey, registry: &Client) -> Result<Vec<Digest>> {
+    let mut digests: Vec<Digest> = disks.iter().map(|disk| disk.document.blob().digest()).collect();
+    digests.extend(signing::digests(&made.composition.root, Depth::All)?);
+    sign::sign(&made.target, &digests, key, registry).context("signing what was pushed")?;
+    Ok(digests)
 }
 
 /// The image that `dist` makes, stored as it does that.
@@ -189,6 +214,9 @@ struct Report<'a> {
     packed: &'a [PackedReport],
     #[serde(flatten)]
     published: Option<&'a Published>,
+    /// The images that were signed, with '--sign-key'.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    signed: &'a [Digest],
 }
 
 fn summarise(report: &Report<'_>, session: &Session) {

@@ -1,6 +1,6 @@
 //! What `dist` would do, for `--dry-run`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub(super) struct Plan {
     push: Option<String>,
     /// The tags of the disks that would be pushed with it, where they can be made.
     pub(super) disks: Vec<String>,
+    /// The key that would sign all of it.
+    pub(super) sign_key: Option<PathBuf>,
     /// Bytes that a host on the previous image downloads; on none, all of them.
     host_download: u64,
     /// Bytes of layers and configs that are ours.
@@ -85,6 +87,7 @@ impl Plan {
             previous,
             push: push.then(|| made.target.to_string()),
             disks: Vec::new(),
+            sign_key: None,
             host_download: delta.download(),
             ours: made.composition.blobs().map(|(descriptor, _)| descriptor.size).sum(),
             layers: layers
@@ -124,6 +127,9 @@ impl std::fmt::Display for Plan {
         }
         if !self.disks.is_empty() {
             writeln!(f, "disks pushed with it, where they can be made: {}", self.disks.join(" "))?;
+        }
+        if let Some(key) = &self.sign_key {
+            writeln!(f, "signed with {}", key.display())?;
         }
         let whom = self.previous.as_ref().map_or("no image yet", |previous| &previous.name);
         write!(f, "a host on {whom} downloads {}", human_bytes(self.host_download))

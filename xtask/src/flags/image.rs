@@ -74,6 +74,9 @@ pub(crate) struct Dist {
     /// Push the image alone, and none of its disks
     #[arg(long)]
     pub(crate) no_pack: bool,
+    /// Sign the image and its disks with this key, as 'sign' does, before they have a tag
+    #[arg(long, value_name = "FILE", requires = "push")]
+    pub(crate) sign_key: Option<PathBuf>,
     /// Show what would be stored and sent, and what a host would download
     ///
     /// The base is made and the apps are built for it, since their bytes decide. target/dist and

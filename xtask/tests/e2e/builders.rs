@@ -551,14 +551,23 @@ fn the_first_release_on_a_base_in_a_registry_has_disks() {
     stage.calls();
     let image = format!("{registry}/me/new");
     let dist = format!(
-        "dist --distro debian-13 --base {registry}/base:t --push --image {image} --app-version next --json"
+        "dist --distro debian-13 --base {registry}/base:t --push --sign-key ../a.key --image {image} \
+         --app-version next --json"
     );
-    let run = Run::new(stage.command(&dist).output().unwrap());
+    let with_password = |arguments: &str| {
+        let mut command = stage.command(arguments);
+        Run::new(command.env("COSIGN_PASSWORD", "").output().unwrap())
+    };
+    with_password("sign --generate-key --key ../a.key");
+    let run = with_password(&dist);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(report["packed"][0]["reference"], format!("{image}:debian-13-qcow2-v1"));
     assert_eq!(report["release"]["reference"], format!("{image}:release-debian-13-v1"));
     assert_eq!(report["latest"]["digest"], report["digest"]);
+    assert_eq!(report["signed"], json!([report["packed"][0]["digest"], report["digest"]]));
+    workspace.ok(&format!("verify {image}:debian-13-qcow2-v1 --key ../a.pub"));
+    workspace.ok(&format!("verify {image}:debian-13-latest --key ../a.pub"));
     // A host of the disk follows what moves.
     let installed = names(&workspace.path("../podman/state/images"));
     let follows = format!("{image}:debian-13-latest").replace('/', "_");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Layout, MANIFEST, Run, Workspace, judge, normal, skopeo_push};
 use crate::interrupts::start;
-use crate::testing::{Registry, program};
+use crate::testing::{Fault, FaultProxy, Registry, Seen, answer, program};
 
 /// Of all keys here.
 const PASSWORD: &str = "a secret";
@@ -202,6 +202,41 @@ fn what_cosign_has_signed_is_accepted_and_kept() {
     // cosign opens a key that was made here, and sees that it has signed.
     sign("../ours.key");
     assert_eq!(scene.signatures(&index), both);
+}
+
+/// A host that asks for a signature finds it as soon as it finds the tag.
+#[test]
+fn a_release_is_signed_before_it_has_a_tag() {
+    let scene = Scene::new(Registry::docker(), "t");
+    let dist = |repository: &str| {
+        format!(
+            "dist --push --no-disks --sign-key ../ours.key --distro debian-13 --base oci:../standin:multi \
+             --platform linux/amd64,linux/arm64 --app-version v2 --image {repository}"
+        )
+    };
+    let is_signature = |seen: &Seen| seen.method == "PUT" && seen.path().ends_with(".sig");
+    let proxy = FaultProxy::before(&scene.registry, move |seen| match is_signature(seen) {
+        true => Fault::Answer(answer("403 Forbidden", &[], b"{}")),
+        false => Fault::Pass,
+    });
+    let failure = scene.failure(&dist(&format!("{}/me/os", proxy.address())));
+    assert!(
+        failure.starts_with("error: signing what was pushed: writing 127.0.0.1:PORT/me/os:sha256-HEX.sig")
+    );
+    assert_eq!(judge("crane", &format!("ls {}", scene.image)), "v1\n");
+
+    let plan = scene.ok(&format!("{} --dry-run", dist("IMAGE")));
+    assert!(plan.contains("\nsigned with ../ours.key\n"), "{plan}");
+    let report = scene.json(&dist("IMAGE"));
+    assert_eq!(report["signed"].as_array().unwrap().len(), 3);
+    assert_eq!(report["signed"][2], report["digest"]);
+    let verify = "verify IMAGE:debian-13-v2 --key ../ours.pub --recursive";
+    assert_eq!(scene.ok(verify), report["digest"].as_str().unwrap());
+    let run = scene.cosign_verifies("../ours.pub", "IMAGE:debian-13-v2");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let dist_json = fs::read_to_string(scene.workspace.path("target/dist/dist.json")).unwrap();
+    let dist_json: Value = serde_json::from_str(&dist_json).unwrap();
+    assert_eq!(dist_json["signed"], report["signed"]);
 }
 
 #[test]
