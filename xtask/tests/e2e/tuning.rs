@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Workspace, judge, sha256, skopeo_push};
+use crate::harness::{Workspace, judge, skopeo_push};
 use crate::root::root;
 use crate::testing::{Registry, program};
 use crate::values::{
@@ -350,7 +350,8 @@ fn signatures_are_asked_for() {
 
     let keys = |name: &str| workspace.path(&format!("../{name}")).display().to_string();
     let make_key = |name: &str| {
-        judge("openssl", &format!("ecparam -genkey -noout -name prime256v1 -out {}", keys(name)));
+        let curve = "-algorithm EC -pkeyopt ec_paramgen_curve:P-256";
+        judge("openssl", &format!("genpkey {curve} -out {}", keys(name)));
         judge("openssl", &format!("ec -pubout -in {0} -out {0}.pub", keys(name)));
     };
     make_key("key");
@@ -403,10 +404,11 @@ fn signatures_are_asked_for() {
     let refused = pull(&ours);
     assert!(refused.contains("A signature was required, but no signature exists"), "{refused}");
 
-    sign(&workspace, &ours, &keys("foreign-key"));
+    let sign = |key: &str| workspace.ok(&format!("sign {ours}:v1 --key {}", keys(key)));
+    sign("foreign-key");
     let refused = pull(&ours);
     assert!(refused.contains("Source image rejected"), "{refused}");
-    sign(&workspace, &ours, &keys("key"));
+    sign("key");
     let pulled = pull(&ours);
     assert!(pulled == "accepted" || pulled.contains(NO_SIGSTORE), "{pulled}");
 
@@ -424,48 +426,3 @@ fn signatures_are_asked_for() {
 
 /// What Debian 12's skopeo says of every signature that it has found: sigstore is patched out of it.
 const NO_SIGSTORE: &str = "Debian-local change: sigstore disabled";
-
-/// Signs the image as cosign does. Source: sigstore's cosign, specs/SIGNATURE_SPEC.md.
-fn sign(workspace: &Workspace, image: &str, key: &str) {
-    let digest =
-        judge("skopeo", &format!("inspect --tls-verify=false --format {{{{.Digest}}}} docker://{image}:v1"));
-    let digest = digest.trim();
-    let payload = json!({
-        "critical": {
-            "identity": {"docker-reference": image},
-            "image": {"docker-manifest-digest": digest},
-            "type": "cosign container image signature",
-        },
-        "optional": null,
-    });
-    workspace.write("../payload", &payload.to_string());
-    let path = |name: &str| workspace.path(&format!("../{name}")).display().to_string();
-    judge("openssl", &format!("dgst -sha256 -sign {key} -out {} {}", path("signature"), path("payload")));
-    let signature = judge("openssl", &format!("base64 -A -in {}", path("signature")));
-
-    // A layout with one layer, the payload, which skopeo sends.
-    let layout = workspace.layout("../signature-layout");
-    fs::create_dir_all(layout.dir.join("blobs/sha256")).unwrap();
-    let put = |bytes: &[u8], media_type: &str| -> Value {
-        let digest = sha256(bytes);
-        fs::write(layout.blob_path(&digest), bytes).unwrap();
-        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
-    };
-    let payload = payload.to_string().into_bytes();
-    let mut layer = put(&payload, "application/vnd.dev.cosign.simplesigning.v1+json");
-    layer["annotations"] = json!({"dev.cosignproject.cosign/signature": signature});
-    let config = json!({
-        "architecture": "", "os": "", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [sha256(&payload)]},
-    });
-    let config = put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
-    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
-    let manifest =
-        json!({"schemaVersion": 2, "mediaType": manifest_type, "config": config, "layers": [layer]});
-    let manifest = put(manifest.to_string().as_bytes(), manifest_type);
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
-    fs::write(layout.dir.join("oci-layout"), r#"{"imageLayoutVersion": "1.0.0"}"#).unwrap();
-    let tag = format!("{}.sig", digest.replace(':', "-"));
-    skopeo_push(&format!("oci:{}", layout.dir.display()), &format!("{image}:{tag}"), "");
-}
