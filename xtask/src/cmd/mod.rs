@@ -106,7 +106,7 @@ impl Session {
     }
 
     pub(crate) fn registry(&self) -> Result<Client> {
-        Client::new(self.plain_http.clone(), self.progress.clone())
+        Client::new(self.plain_http.clone(), self.progress.clone(), self.cache("uploads"))
     }
 
     pub(crate) fn ensure(&self, needs: &[Need]) -> Result<()> {

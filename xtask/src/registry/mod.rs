@@ -10,6 +10,7 @@ mod content;
 mod credentials;
 mod error;
 mod http;
+mod journal;
 mod pull;
 mod push;
 mod repository;
@@ -20,6 +21,7 @@ mod transport;
 mod upload;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 pub(crate) use error::RegistryError;
 pub(crate) use push::{BlobSource, Push, PushBlob, Pushed, Until};
@@ -28,6 +30,7 @@ pub(crate) use repository::RegistryName;
 use self::auth::{Auth, Scopes};
 use self::credentials::Lookup;
 use self::error::Shown;
+use self::journal::Journal;
 use self::pull::Download;
 use self::repository::Repository;
 use self::retry::Timing;
@@ -47,26 +50,32 @@ pub(crate) struct Client {
     transport: Transport,
     plain_http: Vec<RegistryName>,
     progress: Progress,
+    journal: Journal,
 }
 
 impl Client {
     /// `plain_http` are the registries that are spoken to without encryption, beside those on this
-    /// machine.
-    pub(crate) fn new(plain_http: Vec<RegistryName>, progress: Progress) -> anyhow::Result<Client> {
-        Client::with(plain_http, progress, Lookup::system(), Timing::default())
+    /// machine. In the folder `journal`, uploads are written down until they are whole.
+    pub(crate) fn new(
+        plain_http: Vec<RegistryName>,
+        progress: Progress,
+        journal: PathBuf,
+    ) -> anyhow::Result<Client> {
+        let journal = Journal::new(journal, progress.clone());
+        Client::with(plain_http, progress, journal, (Lookup::system(), Timing::default()))
             .map_err(RegistryError::into_hinted)
     }
 
     fn with(
         plain_http: Vec<RegistryName>,
         progress: Progress,
-        lookup: Lookup,
-        timing: Timing,
+        journal: Journal,
+        (lookup, timing): (Lookup, Timing),
     ) -> Result<Client, RegistryError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(WORKERS).enable_all().build().map_err(RegistryError::Runtime)?;
         let transport = Transport::new(Auth::new(lookup), timing, progress.clone());
-        Ok(Client { runtime, transport, plain_http, progress })
+        Ok(Client { runtime, transport, plain_http, progress, journal })
     }
 
     /// Whether the registry of `reference` is spoken to without encryption.
@@ -187,13 +196,19 @@ impl Client {
     pub(crate) fn check_push(&self, target: &Reference) -> anyhow::Result<()> {
         self.run(async {
             let repository = Repository::new(target, &self.plain_http)?;
-            Uploader::new(&self.transport, &repository, &self.progress).knock().await
+            Uploader::new(&self.transport, &repository, &self.progress, &self.journal).knock().await
         })
     }
 
     /// Sends an image.
     pub(crate) fn push(&self, push: &Push<'_>) -> anyhow::Result<Pushed> {
-        self.run(push::push(&self.transport, &self.plain_http, &self.progress, push))
+        let ways = push::Ways {
+            transport: &self.transport.counted(),
+            plain_http: &self.plain_http,
+            progress: &self.progress,
+            journal: &self.journal,
+        };
+        self.run(push::push(&ways, push))
     }
 
     fn run<T>(&self, work: impl Future<Output = Result<T, RegistryError>>) -> anyhow::Result<T> {

@@ -9,6 +9,7 @@ use reqwest::{Method, StatusCode};
 
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
+use super::journal::Journal;
 use super::pull::{check_header, raw_document};
 use super::repository::{RegistryName, Repository};
 use super::transport::{Payload, Request, Transport};
@@ -67,13 +68,17 @@ pub(crate) struct Pushed {
     pub(crate) unchanged: bool,
 }
 
-pub(super) async fn push(
-    transport: &Transport,
-    plain_http: &[RegistryName],
-    progress: &Progress,
-    push: &Push<'_>,
-) -> Result<Pushed> {
-    let transport = &transport.counted();
+/// What a push is made with, whatever it sends.
+pub(super) struct Ways<'a> {
+    /// Counts for this push alone.
+    pub(super) transport: &'a Transport,
+    pub(super) plain_http: &'a [RegistryName],
+    pub(super) progress: &'a Progress,
+    pub(super) journal: &'a Journal,
+}
+
+pub(super) async fn push(ways: &Ways<'_>, push: &Push<'_>) -> Result<Pushed> {
+    let &Ways { transport, plain_http, .. } = ways;
     let target = &Repository::new(&push.target, plain_http)?;
     let Some((top, _)) = push.manifests.last() else {
         return Err(RegistryError::NothingToPush(Shown::of(&push.target)));
@@ -89,7 +94,7 @@ pub(super) async fn push(
             Some(document) => known(transport, target, &document, push.manifests.len()).await?,
             None => HashSet::new(),
         };
-        let run = Run { push, target, name: &name, transport, plain_http, progress, known: &known };
+        let run = Run { push, target, name: &name, ways, known: &known };
         tally = run.carry_out(&images).await?;
     }
     let traffic = transport.traffic();
@@ -123,9 +128,7 @@ struct Run<'a> {
     push: &'a Push<'a>,
     target: &'a Repository,
     name: &'a str,
-    transport: &'a Transport,
-    plain_http: &'a [RegistryName],
-    progress: &'a Progress,
+    ways: &'a Ways<'a>,
     /// Manifests and blobs that the repository has.
     known: &'a HashSet<Digest>,
 }
@@ -152,7 +155,8 @@ impl Tally {
 
 impl Run<'_> {
     async fn carry_out(&self, images: &[PushImage<'_>]) -> Result<Tally> {
-        let uploader = Uploader::new(self.transport, self.target, self.progress);
+        let &Ways { transport, progress, journal, .. } = self.ways;
+        let uploader = Uploader::new(transport, self.target, progress, journal);
         let mut items = self.unknown(images)?;
         if items.iter().any(|item| matches!(item.source, Source::Elsewhere(_)))
             && let Some(missing) = self.missing(images).await?
@@ -199,7 +203,7 @@ impl Run<'_> {
             BlobSource::Bytes(bytes) => Source::Bytes(bytes),
             BlobSource::File(open) => Source::File(&**open),
             BlobSource::Registry(reference) => {
-                Source::Elsewhere(Repository::new(reference, self.plain_http)?)
+                Source::Elsewhere(Repository::new(reference, self.ways.plain_http)?)
             }
         };
         Ok(Item { blob: &blob.descriptor, source, presence: Presence::Unknown })
@@ -219,7 +223,7 @@ impl Run<'_> {
                 return Ok(None);
             }
             let request = self.manifest_request(&name, image.descriptor, image.manifest);
-            let mut response = self.transport.send(&request).await?;
+            let mut response = self.ways.transport.send(&request).await?;
             if response.status().is_success() {
                 return Ok(None);
             }
@@ -254,7 +258,7 @@ impl Run<'_> {
         let request = self.manifest_request(name, descriptor, manifest);
         let mut placed = HashSet::new();
         loop {
-            let mut response = self.transport.send(&request).await?;
+            let mut response = self.ways.transport.send(&request).await?;
             if response.status() == StatusCode::CREATED {
                 return check_header(&response, descriptor.digest);
             }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::auth::Scopes;
 use super::content::{Content, READ_SIZE};
 use super::error::{RegistryError, Result, Shown};
+use super::journal::{Entry, Journal, Upload};
 use super::pull::exists;
 use super::repository::Repository;
 use super::response::Response;
@@ -49,6 +50,7 @@ pub(super) struct Uploader<'a> {
     pub(super) transport: &'a Transport,
     pub(super) target: &'a Repository,
     pub(super) progress: &'a Progress,
+    journal: &'a Journal,
     bodies: Semaphore,
 }
 
@@ -71,14 +73,6 @@ pub(super) enum Source<'a> {
     Bytes(&'a Verified),
     File(&'a Open<'a>),
     Elsewhere(Repository),
-}
-
-/// An upload that a registry has opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Upload {
-    session: Url,
-    /// How many bytes it is known to have.
-    offset: u64,
 }
 
 /// How to go on after a break.
@@ -111,8 +105,9 @@ impl<'a> Uploader<'a> {
         transport: &'a Transport,
         target: &'a Repository,
         progress: &'a Progress,
+        journal: &'a Journal,
     ) -> Uploader<'a> {
-        Uploader { transport, target, progress, bodies: Semaphore::new(BODIES) }
+        Uploader { transport, target, progress, journal, bodies: Semaphore::new(BODIES) }
     }
 
     /// Sees to it that the repository has a blob.
@@ -138,8 +133,19 @@ impl<'a> Uploader<'a> {
             return Ok(Placed::Present);
         }
         let from = neighbour.unwrap_or(self.target);
-        let Some(session) = self.open(blob, from).await? else {
-            return Ok(if neighbour.is_some() { Placed::Mounted } else { Placed::Present });
+        // A mount is faster than going on with anything.
+        let is_worth_noting = neighbour.is_none() && blob.size >= WORTH_ASKING;
+        let entry = is_worth_noting.then(|| self.journal.entry(self.target, blob)).flatten();
+        let start = match entry.as_ref().and_then(Entry::recall) {
+            Some(upload) => self.arrived(&upload, None).await?,
+            None => Next::Anew(Way::Whole),
+        };
+        let (upload, way) = match start {
+            Next::From(upload) => (upload, Way::Parts),
+            Next::Anew(way) => match self.open(blob, from).await? {
+                Some(session) => (Upload { session, offset: 0 }, way),
+                None => return Ok(if neighbour.is_some() { Placed::Mounted } else { Placed::Present }),
+            },
         };
         // Taken only when the registry wants the blob, so that mounts never queue.
         let _permit = self.bodies.acquire().await;
@@ -148,8 +154,14 @@ impl<'a> Uploader<'a> {
             self.progress.bytes(text, blob.size)
         });
         let content = Content::new(item, self.transport, step);
-        self.send(&content, Upload { session, offset: 0 }, from).await?;
-        Ok(Placed::Uploaded)
+        let sent = self.send(&content, (upload, way), from, entry.as_ref()).await;
+        // What is not going to mend itself must not stop the next run as well.
+        if sent.as_ref().err().is_none_or(|error| !error.is_transient())
+            && let Some(entry) = entry
+        {
+            entry.forget();
+        }
+        sent.map(|()| Placed::Uploaded)
     }
 
     /// Finds out whether the repository takes anything from us: opens an upload, and gives it up.
@@ -178,12 +190,18 @@ impl<'a> Uploader<'a> {
     }
 
     /// Sends a blob into an upload, and into new ones where that is lost.
-    async fn send(&self, content: &Content<'_>, mut upload: Upload, from: &Repository) -> Result<()> {
+    async fn send(
+        &self,
+        content: &Content<'_>,
+        (mut upload, way): (Upload, Way),
+        from: &Repository,
+        entry: Option<&Entry>,
+    ) -> Result<()> {
         let mut retry = self.transport.retry();
         let mut sessions = 0;
         // What a session is known to have, at the last break.
-        let mut kept = 0;
-        let mut outcome = self.put(content, &upload.session).await;
+        let mut kept = upload.offset;
+        let mut outcome = self.transfer(content, &mut upload, way, entry).await;
         loop {
             let error = match outcome {
                 Ok(()) => return Ok(()),
@@ -211,7 +229,7 @@ impl<'a> Uploader<'a> {
                         kept = next.offset;
                     }
                     upload = next;
-                    self.send_parts(content, &mut upload).await
+                    self.transfer(content, &mut upload, Way::Parts, entry).await
                 }
                 Ok(Next::Anew(way)) => {
                     sessions += 1;
@@ -222,13 +240,27 @@ impl<'a> Uploader<'a> {
                     let Some(session) = self.open(content.item.blob, from).await? else { return Ok(()) };
                     kept = 0;
                     upload = Upload { session, offset: 0 };
-                    match way {
-                        Way::Whole => self.put(content, &upload.session).await,
-                        Way::Parts => self.send_parts(content, &mut upload).await,
-                    }
+                    self.transfer(content, &mut upload, way, entry).await
                 }
                 Err(error) => Err(error),
             };
+        }
+    }
+
+    /// Sends what is missing of an upload; in parts, it is then as far as they were taken.
+    async fn transfer(
+        &self,
+        content: &Content<'_>,
+        upload: &mut Upload,
+        way: Way,
+        entry: Option<&Entry>,
+    ) -> Result<()> {
+        if let Some(entry) = entry {
+            entry.note(upload);
+        }
+        match way {
+            Way::Whole => self.put(content, &upload.session).await,
+            Way::Parts => self.send_parts(content, upload, entry).await,
         }
     }
 
@@ -282,9 +314,12 @@ impl<'a> Uploader<'a> {
         })
     }
 
-    /// Sends what is missing of an upload, in parts; it is then as far as the registry has taken
-    /// them.
-    async fn send_parts(&self, content: &Content<'_>, upload: &mut Upload) -> Result<()> {
+    async fn send_parts(
+        &self,
+        content: &Content<'_>,
+        upload: &mut Upload,
+        entry: Option<&Entry>,
+    ) -> Result<()> {
         let mut stream = content.open(upload.offset).await?;
         let mut pending = Vec::new();
         loop {
@@ -308,6 +343,9 @@ impl<'a> Uploader<'a> {
                 return Err(response.refused().await);
             }
             *upload = Upload { session: response.location()?, offset: end };
+            if let Some(entry) = entry {
+                entry.note(upload);
+            }
         }
     }
 
@@ -322,6 +360,10 @@ impl Refusal {
         let RegistryError::Refused { method, status, said, .. } = error else { return None };
         let codes = [OciErrorCode::BlobUploadUnknown, OciErrorCode::BlobUploadInvalid];
         if *status == StatusCode::RANGE_NOT_SATISFIABLE || said.has(&codes) {
+            return Some(Refusal::Session);
+        }
+        // What is sent is what it should be, so it came together from something else.
+        if *method == Method::PUT && said.has(&[OciErrorCode::DigestInvalid]) {
             return Some(Refusal::Session);
         }
         // Too small a part, too large a one, or none at all: registries say so in many ways.

@@ -109,7 +109,8 @@ impl Project {
 
     /// The app's layer as it is in the layout `oci`, not compressed: what crane gets to append.
     pub(super) fn layer_tar(&self, oci: &Path) -> Result<PathBuf> {
-        let client = Client::new(vec![], Progress::new(Verbosity::Quiet))?;
+        let client =
+            Client::new(vec![], Progress::new(Verbosity::Quiet), self.path().join("target/xtask/uploads"))?;
         let source = Source::open(&ImageName::Layout { dir: oci.to_owned(), tag: None }, &client)?;
         let layers = source.layers(Platform::host(), &client)?;
         // The OS's layer comes first, then those of apps by name.

@@ -314,9 +314,8 @@ fn encryption_is_the_default_and_plain_http_is_asked_for() {
     hint: if the registry speaks plain HTTP, add '--plain-http HOST'
     ");
 
-    let progress = Progress::new(Verbosity::Quiet);
     let host = format!("0.0.0.0:{port}").parse().unwrap();
-    let plain = Client::with(vec![host], progress, Lookup::new(|_| None), timing()).unwrap();
+    let plain = client_of(vec![host], Lookup::new(|_| None), timing());
     plain.push(&image.push(&target, None)).unwrap();
     assert_whole(&plain, &target, &image);
     // What is said of one registry is not true of another: this one speaks TLS to those who ask.
@@ -325,8 +324,7 @@ fn encryption_is_the_default_and_plain_http_is_asked_for() {
     let error = plain.push(&image.push(&target, None)).unwrap_err().to_string();
     assert!(error.contains("invalid peer certificate"), "{error}");
     let host = other.address().parse().unwrap();
-    let progress = Progress::new(Verbosity::Quiet);
-    let plain = Client::with(vec![host], progress, Lookup::new(|_| None), timing()).unwrap();
+    let plain = client_of(vec![host], Lookup::new(|_| None), timing());
     let error = plain.push(&image.push(&target, None)).unwrap_err();
     insta::assert_snapshot!(shown(&error, other.address()), @"
     GET http://HOST/v2/os/app/manifests/v1: 400 Bad Request: Client sent an HTTP request to an HTTPS server.

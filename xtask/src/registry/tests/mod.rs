@@ -6,6 +6,7 @@ mod push;
 mod upload;
 
 use std::io::{Cursor, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -34,11 +35,19 @@ fn client() -> Client {
 }
 
 fn client_at(timing: Timing) -> Client {
-    Client::with(vec![], Progress::new(Verbosity::Quiet), Lookup::new(|_| None), timing).unwrap()
+    client_of(vec![], Lookup::new(|_| None), timing)
 }
 
 fn client_with(lookup: Lookup) -> Client {
-    Client::with(vec![], Progress::new(Verbosity::Quiet), lookup, timing()).unwrap()
+    client_of(vec![], lookup, timing())
+}
+
+fn client_of(plain_http: Vec<RegistryName>, lookup: Lookup, timing: Timing) -> Client {
+    let progress = Progress::new(Verbosity::Quiet);
+    // Entries end with their uploads, and names have a port in them.
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/xtask/test-uploads");
+    let journal = Journal::new(dir, progress.clone());
+    Client::with(plain_http, progress, journal, (lookup, timing)).unwrap()
 }
 
 /// An image whose layers are bytes.

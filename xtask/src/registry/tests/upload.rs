@@ -214,3 +214,89 @@ fn an_upload_that_never_comes_through_ends() {
     let error = client().push(&image.push(&target, None)).unwrap_err();
     assert!(error.to_string().contains("broke off"), "{error:#}");
 }
+
+/// A push that is cut off for good at 9 MB; its folder has what it wrote down.
+fn given_up(layer: &[u8]) -> (Keeping, tempfile::TempDir, std::path::PathBuf) {
+    let is_open = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let opens = is_open.clone();
+    let registry = Keeping::new(GOOD, move |have, length| {
+        (!opens.load(Ordering::SeqCst) && have + length > 9_000_000)
+            .then(|| 9_000_000usize.saturating_sub(have))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let target = format!("{}/os/app:v1", registry.proxy.address());
+    noting(&dir).push(&Image::new(&[layer]).push(&target, None)).unwrap_err();
+    is_open.store(true, Ordering::SeqCst);
+    let entries: Vec<_> = std::fs::read_dir(dir.path().join("uploads")).unwrap().collect();
+    let [Ok(entry)] = &entries[..] else { panic!("{entries:?}") };
+    let path = entry.path();
+    (registry, dir, path)
+}
+
+/// A client that writes its uploads down in a folder.
+fn noting(dir: &tempfile::TempDir) -> Client {
+    let progress = Progress::new(Verbosity::Quiet);
+    let journal = Journal::new(dir.path().join("uploads"), progress.clone());
+    Client::with(vec![], progress, journal, (Lookup::new(|_| None), timing())).unwrap()
+}
+
+#[test]
+fn another_process_goes_on_with_an_upload() {
+    use std::os::unix::fs::PermissionsExt;
+    let layer = bytes(7, 12_000_000);
+    let (registry, dir, entry) = given_up(&layer);
+    for (path, mode) in [(entry.as_path(), 0o600), (entry.parent().unwrap(), 0o700)] {
+        assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
+    }
+    let image = Image::new(&[&layer]);
+    let target = format!("{}/os/app:v1", registry.proxy.address());
+    let before = registry.taken();
+    noting(&dir).push(&image.push(&target, None)).unwrap();
+    assert!(registry.blob(&image.layers[0].digest().to_string()).as_deref() == Some(&layer[..]));
+    let (taken, small) =
+        (registry.taken() - before, image.config.bytes().len() + image.manifest.bytes().len());
+    assert_eq!(taken, 3_000_000 + small);
+    assert!(!entry.exists(), "nothing is left to go on with");
+}
+
+#[test]
+fn an_entry_that_is_wrong_harms_nothing() {
+    let layer = bytes(7, 12_000_000);
+    let image = Image::new(&[&layer]);
+    let (registry, dir, entry) = given_up(&layer);
+    let good = std::fs::read_to_string(&entry).unwrap();
+    let target = format!("{}/os/app:v1", registry.proxy.address());
+    let elsewhere = FaultProxy::alone(|_| Fault::Silence);
+    let at = |host: &str| good.replace(&format!("http://{}/v2/os/app/blobs", registry.proxy.address()), host);
+    for wrong in [
+        good[..good.len() / 2].to_owned(),
+        "x".repeat(100_000),
+        at(&format!("http://{}/v2/os/app/blobs", elsewhere.address())),
+        at("file:///etc/passwd?"),
+        good.replace("12000000", "12000001"),
+        // A session that never was.
+        good.replace("uploads/", "uploads/99"),
+    ] {
+        assert_ne!(wrong, good);
+        std::fs::write(&entry, &wrong).unwrap();
+        let before = registry.taken();
+        noting(&dir).push(&image.push(&target.replace("v1", "v2"), None)).unwrap();
+        assert!(registry.taken() - before > layer.len(), "{wrong:.200} was believed");
+        assert!(!entry.exists());
+    }
+    assert_eq!(elsewhere.seen().len(), 0);
+
+    // Another run has it: this one goes its own way.
+    std::fs::write(&entry, &good).unwrap();
+    let theirs = std::fs::File::open(&entry).unwrap();
+    theirs.lock().unwrap();
+    noting(&dir).push(&image.push(&target, None)).unwrap();
+    assert_eq!(std::fs::read_to_string(&entry).unwrap(), good);
+    drop(theirs);
+
+    // After a week, no registry knows of it.
+    let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    std::fs::File::options().write(true).open(&entry).unwrap().set_modified(old).unwrap();
+    noting(&dir).push(&Image::new(&[&bytes(8, 9_000_000)]).push(&target, None)).unwrap();
+    assert!(!entry.exists());
+}
