@@ -4,8 +4,8 @@
 # in mount and PID namespaces of its own.
 #
 #   ostree.sh enter install
-# Standard input: a tar of the image's programs, TOOLS_BYTES long, behind it one of the whole image, IMAGE_BYTES
-# long, and then its LAYERS, each a word of digest, colon and bytes.
+# Standard input: a tar of the image's programs, TOOLS_BYTES long, and behind it the tars of the image's LAYERS,
+# each of these a word of digest, colon and bytes.
 # Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
 #
 #   ostree.sh enter medium
@@ -73,21 +73,23 @@ deploy() {
 	ln -s ../loader/syslinux.cfg sysroot/boot/syslinux/syslinux.cfg
 	echo "TIMEOUT 10" >sysroot/boot/loader.0/syslinux.cfg
 
+	# As a host commits the next image (/usr/sbin/testboot): each layer alone, of which the host then downloads
+	# only what it has not, and all of them as one tree of links to their files.
 	names=
-	for layer in $LAYERS; do names="$names${names:+ }${layer%:*}"; done
-	commit=$(head -c "$IMAGE_BYTES" | commit_tar "$BRANCH" --timestamp="@$SOURCE_DATE_EPOCH" \
-		--add-metadata-string=version="$VERSION" --add-metadata=ostree.bootable=true \
-		--add-metadata-string=testboot.config="$CONFIG" --add-metadata-string=testboot.layers="$names")
-
-	say "committing its layers"
-	# Of the next image, the host then downloads only what it has not. What cannot be committed alone,
-	# such as a link into another layer, is downloaded.
 	for layer in $LAYERS; do
-		head -c "${layer#*:}" | {
-			commit_tar "testboot/layer/${layer%:*}" --timestamp=@1 >/dev/null || say "a layer is left out"
-			cat >/dev/null
-		}
+		name=${layer%:*}
+		names="$names${names:+ }$name"
+		# The shell sees how the last program of a pipe ends.
+		head -c "${layer#*:}" | ostree --repo=$repo commit --branch="testboot/layer/$name" --tree=tar=- \
+			--tar-autocreate-parents --tar-pathname-filter='^etc(/|$),usr/etc\1' --timestamp=@1 >/dev/null ||
+			fail "ostree cannot commit the layer $name"
+		ostree --repo=$repo checkout --union --whiteouts --require-hardlinks "testboot/layer/$name" tree
 	done
+	commit=$(ostree --repo=$repo commit --branch="$BRANCH" --tree=dir=tree --link-checkout-speedup \
+		--timestamp="@$SOURCE_DATE_EPOCH" --add-metadata-string=version="$VERSION" \
+		--add-metadata=ostree.bootable=true --add-metadata-string=testboot.config="$CONFIG" \
+		--add-metadata-string=testboot.layers="$names")
+	rm -r tree
 
 	say "deploying $commit"
 	# The arguments are words without blanks, and name no files.
@@ -101,14 +103,6 @@ deploy() {
 		"--karg=root=UUID=$ROOT_UUID" "$@" "$BRANCH"
 	ostree --repo=$repo config unset core.fsync
 	ostree --repo=$repo config unset core.min-free-space-percent
-}
-
-# Commits the tar on standard input, and prints the commit.
-commit_tar() { # BRANCH [OPTION...]
-	to=$1
-	shift
-	ostree --repo="$repo" commit --branch="$to" --tree=tar=- --tar-autocreate-parents \
-		--tar-pathname-filter='^etc(/|$),usr/etc\1' "$@"
 }
 
 # Users and groups, by the image's own programs, as its login.defs has it. They are in the host's own

@@ -2,15 +2,14 @@
 //! they are fetched.
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value};
 
-use crate::hint::{self, WithHint};
+use crate::hint::{WithHint, hinted};
 use crate::oci::base::{BOOTC_LABELS, label};
-use crate::oci::{DOCKER_LAYER_GZIP, Digest, Document, ImageName, Manifest, MediaType, Platform, Timestamp};
+use crate::oci::{Descriptor, Digest, Document, ImageName, Manifest, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
 use crate::source::{Home, Source};
@@ -132,17 +131,6 @@ impl LocalImage {
         self.config.get("created").and_then(Value::as_str).and_then(Timestamp::from_rfc_3339)
     }
 
-    pub(super) fn layer_count(&self) -> usize {
-        self.manifest.layers.len()
-    }
-
-    /// Each layer's digest in hex, a colon, and its size out of `sizes`.
-    pub(super) fn names(&self, sizes: &[u64]) -> String {
-        let layers = self.manifest.layers.iter().zip(sizes);
-        let names = layers.map(|(layer, size)| format!("{}:{size}", layer.digest.hex()));
-        names.collect::<Vec<_>>().join(" ")
-    }
-
     /// The config or a layer, as it was packed.
     pub(crate) fn blob(&self, digest: Digest) -> Result<Option<File>> {
         let Manifest { config, layers, .. } = &self.manifest;
@@ -157,25 +145,18 @@ impl LocalImage {
             // Says where it is, if it is not there.
             store.open_blob(layer)?;
             if !store.holds(layer)? {
-                return Err(anyhow!("the layer {} is damaged", layer.digest))
-                    .hint("remove the layout, and make the image again");
+                return Err(damaged(layer));
             }
         }
         Ok(())
     }
 
-    /// The tar of a layer.
-    pub(super) fn layer(&self, number: usize) -> io::Result<Box<dyn Read + Send>> {
-        let layer = self.manifest.layers.get(number).ok_or(io::ErrorKind::NotFound)?;
-        let file = self.store().and_then(|store| store.open_blob(layer)).map_err(hint::into_io)?;
-        match &layer.media_type {
-            MediaType::ImageLayer => Ok(Box::new(file)),
-            MediaType::ImageLayerZstd => Ok(Box::new(zstd::Decoder::new(file)?)),
-            kind if *kind == MediaType::ImageLayerGzip || kind.as_ref() == DOCKER_LAYER_GZIP => {
-                let file = io::BufReader::with_capacity(1 << 17, file);
-                Ok(Box::new(io::BufReader::with_capacity(1 << 17, flate2::bufread::GzDecoder::new(file))))
-            }
-            kind => Err(io::Error::other(format!("{} is of type {kind}", layer.digest))),
-        }
+    /// A layer, as it was packed; an error that says where it is, if it is not there.
+    pub(super) fn layer(&self, layer: &Descriptor) -> Result<File> {
+        self.store()?.open_blob(layer)
     }
+}
+
+pub(super) fn damaged(layer: &Descriptor) -> anyhow::Error {
+    hinted(anyhow!("the layer {} is damaged", layer.digest), "remove the layout, and make the image again")
 }

@@ -9,15 +9,16 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use xshell::Shell;
 
+use super::Order;
 use super::config::KernelArguments;
 use super::cpio::Archive;
 use super::layout::{Firmware, Layout, firmware};
 use super::ostree::{NO_TIME, SCRIPT, check_namespaces, check_programs, in_namespaces, is_tool};
-use super::{LocalImage, Order};
+use super::unpacked::Unpacked;
 use crate::disk::{Bios, DiskName, Medium, VolumeName};
 use crate::exec;
 use crate::hint::{self, WithHint};
-use crate::oci::flatten::{self, Plan};
+use crate::oci::flatten::Plan;
 use crate::oci::{Digest, Timestamp};
 use crate::progress::Progress;
 
@@ -53,17 +54,16 @@ pub(super) fn make(order: &Order<'_>, inputs: Digest, progress: &Progress) -> Re
         .hint("leave out iso")?;
     check_namespaces()?;
     let step = progress.step(format!("making an installer of {}", order.name));
-    image.check()?;
-    let layers =
-        (0..image.layer_count()).map(|number| image.layer(number)).collect::<io::Result<Vec<_>>>()?;
-    let plan = flatten::plan(layers).context("flattening the layers")?;
+    let layers = Unpacked::new(image, order.kept)?;
+    let plan = layers.plan()?;
     let tools = plan.part(is_tool);
     check_programs(&tools, &[&MAKERS[..], &PROGRAMS].concat())?;
-    let kernel = boot_file(&plan, image, KERNEL)?;
-    let initramfs = boot_file(&plan, image, INITRAMFS)?;
+    let kernel = boot_file(&plan, &layers, KERNEL)?;
+    let initramfs = boot_file(&plan, &layers, INITRAMFS)?;
 
     let volume = VolumeName::new(&order.name.to_string(), inputs);
-    let mut made = run(order, inputs, &Script { firmware: &firmware, volume: &volume, tools: &tools })?;
+    let mut made =
+        run(order, inputs, &Script { firmware: &firmware, volume: &volume, layers: &layers, tools: &tools })?;
     let mut take = |name: &str| {
         made.remove(name).map(|file| file.content).ok_or_else(|| anyhow!("the script made no {name}"))
     };
@@ -136,7 +136,7 @@ menuentry "Install {name}" {{
 }
 
 /// A file that is beside the kernel's modules.
-fn boot_file(plan: &Plan, image: &LocalImage, name: &str) -> Result<Vec<u8>> {
+fn boot_file(plan: &Plan, layers: &Unpacked, name: &str) -> Result<Vec<u8>> {
     let part = plan.part(|path| match path.strip_prefix(MODULES).map(|rest| rest.trim_start_matches('/')) {
         None => MODULES.starts_with(path),
         Some(rest) => match rest.split_once('/') {
@@ -145,8 +145,7 @@ fn boot_file(plan: &Plan, image: &LocalImage, name: &str) -> Result<Vec<u8>> {
         },
     });
     let mut tar = Vec::new();
-    part.write(|number| image.layer(number), &mut tar)
-        .with_context(|| format!("reading the image's {name}"))?;
+    layers.write_part(&part, &mut tar).with_context(|| format!("reading the image's {name}"))?;
     let mut found: Vec<_> = files(&tar)?.into_values().collect();
     match (found.pop(), found.is_empty()) {
         (Some(file), true) => Ok(file.content),
@@ -158,12 +157,13 @@ fn boot_file(plan: &Plan, image: &LocalImage, name: &str) -> Result<Vec<u8>> {
 struct Script<'a> {
     firmware: &'a Firmware,
     volume: &'a VolumeName,
+    layers: &'a Unpacked,
     tools: &'a Plan,
 }
 
 /// Runs the image's programs, and gives the files that they make.
 fn run(order: &Order<'_>, inputs: Digest, script: &Script<'_>) -> Result<BTreeMap<String, Made>> {
-    let Script { firmware, volume, tools } = script;
+    let Script { firmware, volume, layers, tools } = script;
     let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
@@ -185,7 +185,7 @@ fn run(order: &Order<'_>, inputs: Digest, script: &Script<'_>) -> Result<BTreeMa
     let command = in_namespaces(&sh, &order.root.join(SCRIPT), "medium", &mount_point)?;
     let command = values.into_iter().fold(command, |command, (name, value)| command.env(name, value));
     let produce = |out: &mut dyn io::Write| -> io::Result<()> {
-        tools.write(|number| order.image.layer(number), out).map_err(|error| hint::into_io(error.into()))
+        layers.write_part(tools, out).map_err(|error| hint::into_io(error.into()))
     };
     let tar = exec::feed(command, produce, |_| ()).hint("the lines above say which step failed")?;
     files(&tar)

@@ -16,6 +16,7 @@ mod medium;
 mod ostree;
 mod podman;
 mod ready;
+mod unpacked;
 
 use std::fmt;
 use std::fs;

@@ -13,11 +13,12 @@ use xshell::{Shell, cmd};
 
 use super::config::{ADMINISTRATORS, Config};
 use super::layout::{self, Firmware, Layout, firmware};
+use super::unpacked::Unpacked;
 use super::{Builder, Order, accounts, grub, limits};
 use crate::exec;
 use crate::hint::{self, WithHint, hinted};
 use crate::oci::Digest;
-use crate::oci::flatten::{self, Plan};
+use crate::oci::flatten::{Overruled, Plan};
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, human_bytes};
 use crate::subids;
@@ -25,7 +26,7 @@ use crate::subids;
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "3";
+pub(super) const PROCESS: &str = "4";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
@@ -45,7 +46,7 @@ const NOT_NEEDED: [&str; 7] =
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
 /// The image's programs that the script starts.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 15] = [
     "cat",
     "debugfs",
     "find",
@@ -60,6 +61,7 @@ const PROGRAMS: [&str; 14] = [
     "sh",
     "touch",
     "ln",
+    "rm",
 ];
 /// Those that it starts for users besides.
 const ACCOUNT_PROGRAMS: [&str; 7] = ["chown", "cp", "grep", "groupadd", "sed", "useradd", "usermod"];
@@ -102,12 +104,11 @@ pub(super) fn install(
     check_namespaces()?;
     let step = progress.step(format!("making a disk of {}", order.name));
     step.at(format!("making a disk of {}: reading its layers", order.name));
-    image.check()?;
-    let mut layers = (0..image.layer_count())
-        .map(|number| Ok(Counted { inner: image.layer(number)?, count: 0 }))
-        .collect::<io::Result<Vec<_>>>()?;
-    let plan = flatten::plan(layers.iter_mut()).context("flattening the layers")?;
-    let sizes = layers.into_iter().map(Counted::finish).collect::<io::Result<Vec<_>>>()?;
+    let layers = Unpacked::new(image, order.kept)?;
+    let plan = layers.plan()?;
+    for Overruled { layer, path } in plan.overruled() {
+        progress.warn(format!("layer {layer} has /{path} with another mode or owner: it keeps that of a layer below, as on hosts"));
+    }
     let tools = plan.part(is_tool);
     let accounts = accounts::lines(order.config);
     let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
@@ -115,18 +116,14 @@ pub(super) fn install(
     let memory = check_space(&plan, &tools, order.kept)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let sizes =
-        Sizes { memory, tools: tools.tar_size()?, image: plan.tar_size()?, layers: image.names(&sizes) };
+    let sizes = Sizes { memory, tools: tools.tar_size()?, layers: layers.words() };
     let script = Script { order, inputs, firmware: &firmware, sizes, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
     let produce = |out: &mut dyn io::Write| -> io::Result<()> {
-        for part in [&tools, &plan] {
-            part.write(|number| image.layer(number), &mut *out)
-                .map_err(|error| hint::into_io(error.into()))?;
-        }
-        (0..image.layer_count()).try_for_each(|number| io::copy(&mut image.layer(number)?, out).map(drop))
+        layers.write_part(&tools, &mut *out).map_err(|error| hint::into_io(error.into()))?;
+        layers.write_all(out)
     };
     let on_line = |line: &str| {
         if let Some(text) = line.strip_prefix("I: ") {
@@ -150,31 +147,8 @@ pub(super) fn install(
 struct Sizes {
     memory: u64,
     tools: u64,
-    image: u64,
     /// Each layer's digest, a colon, and how long its tar is.
     layers: String,
-}
-
-/// A reader that knows how much it has read.
-struct Counted<R> {
-    inner: R,
-    count: u64,
-}
-
-impl<R: io::Read> io::Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.count += count as u64;
-        Ok(count)
-    }
-}
-
-impl<R: io::Read> Counted<R> {
-    /// How much there was: a tar's reader need not read what follows the last entry.
-    fn finish(mut self) -> io::Result<u64> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(self.count)
-    }
 }
 
 /// What the script is told.
@@ -199,7 +173,6 @@ impl Script<'_> {
             ("SOURCE_DATE_EPOCH", created.to_string()),
             ("MEMORY", sizes.memory.to_string()),
             ("TOOLS_BYTES", sizes.tools.to_string()),
-            ("IMAGE_BYTES", sizes.image.to_string()),
             ("LAYERS", sizes.layers.clone()),
             ("CONFIG", order.image.config_digest.to_string()),
             ("STATEROOT", STATEROOT.to_owned()),

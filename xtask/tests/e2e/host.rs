@@ -109,6 +109,12 @@ fn add_image(layout: &Layout, tag: &str, labels: &Value, layers: &[&[(&str, &str
     let config = layout.put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
     let manifest =
         json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors});
+    tag_manifest(layout, tag, &manifest);
+    digests
+}
+
+/// Puts a manifest into a layout, and names it.
+pub(crate) fn tag_manifest(layout: &Layout, tag: &str, manifest: &Value) {
     let mut entry = layout.put(manifest.to_string().as_bytes(), MANIFEST);
     entry["annotations"] = json!({REF_NAME: tag});
     let path = layout.dir.join("index.json");
@@ -118,7 +124,6 @@ fn add_image(layout: &Layout, tag: &str, labels: &Value, layers: &[&[(&str, &str
     };
     index["manifests"].as_array_mut().unwrap().push(entry);
     fs::write(path, index.to_string()).unwrap();
-    digests
 }
 
 fn push(layout: &Layout, tag: &str, registry: &Registry, options: &str) -> String {

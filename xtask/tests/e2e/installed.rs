@@ -2,22 +2,46 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tar::EntryType;
 
-use crate::harness::{Workspace, fingerprint, judge, skopeo_push};
+use crate::harness::{Layout, Workspace, copy, fingerprint, judge, sha256, skopeo_push};
+use crate::host::tag_manifest;
 use crate::interrupts::{interrupt, start, wait_until};
 use crate::root;
-use crate::testing::Registry;
+use crate::testing::{Registry, program};
 
 /// An image with the apps, on the base of this repository's recipe, and disks of it.
 pub(crate) struct Made {
     pub(crate) workspace: Workspace,
     report: Value,
+}
+
+/// A disk's root file system, as e2fsprogs name it.
+struct RootOfDisk(String);
+
+impl RootOfDisk {
+    fn new(raw: &Path) -> RootOfDisk {
+        RootOfDisk(format!("{}?offset={}", raw.display(), 135_168 * 512))
+    }
+
+    fn debugfs(&self, request: &str) -> String {
+        let output = Command::new(program("debugfs")).args(["-R", request, &self.0]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The path of the one deployment.
+    fn deployment(&self) -> String {
+        let listing = self.debugfs("ls -p /ostree/deploy/default/deploy");
+        let names: Vec<&str> = listing.lines().filter_map(|line| line.split('/').nth(5)).collect();
+        let name = names.iter().find(|name| name.ends_with(".0")).unwrap_or_else(|| panic!("{listing}"));
+        format!("/ostree/deploy/default/deploy/{name}")
+    }
 }
 
 const DISKS: &str = "disk raw qcow2 --from oci:../image:os --size 2GiB --output ../disks";
@@ -71,19 +95,10 @@ fn a_disk_holds_the_image_and_two_boot_loaders() {
     judge("sfdisk", &format!("--verify {}", raw.display()));
 
     // The root file system, with the image's deployment in it.
-    let root = format!("{}?offset={}", raw.display(), 135_168 * 512);
-    judge("e2fsck", &format!("-f -n {root}"));
-    let debugfs = |request: &str| {
-        let output = std::process::Command::new(crate::testing::program("debugfs"))
-            .args(["-R", request, &root])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let listing = debugfs("ls -p /ostree/deploy/default/deploy");
-    let names: Vec<&str> = listing.lines().filter_map(|line| line.split('/').nth(5)).collect();
-    let deployment = names.iter().find(|name| name.ends_with(".0")).unwrap_or_else(|| panic!("{listing}"));
-    let deployment = format!("/ostree/deploy/default/deploy/{deployment}");
+    let root = RootOfDisk::new(&raw);
+    judge("e2fsck", &format!("-f -n {}", root.0));
+    let debugfs = |request: &str| root.debugfs(request);
+    let deployment = root.deployment();
     let app = debugfs(&format!("stat {deployment}/usr/bin/hello"));
     assert!(app.contains("Type: regular") && app.contains("Mode:  0755"), "{app}");
     assert!(debugfs(&format!("stat {deployment}")).contains("Flags: 0x80010"), "it is immutable");
@@ -139,6 +154,87 @@ fn the_same_image_is_the_same_disk() {
     assert_ne!(digest(&larger, 0), digest(&made.report, 0));
     let kept = fs::read_dir(other.path("target/xtask/raw")).unwrap().count();
     assert_eq!(kept, 2, "the disk that was made last, and the folder to mount at");
+}
+
+/// Adds a layer to the image, under a tag of its own: a word is `folder/`, `file=content`, `link->target` or
+/// `hard=>target`, and one that ends in nothing of these an empty file.
+fn add_layer(layout: &Layout, tag: &str, words: &str) {
+    let mut builder = tar::Builder::new(Vec::new());
+    for word in words.split_whitespace() {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        let (path, kind, content) = if let Some((path, target)) = word.split_once("=>") {
+            header.set_link_name(target).unwrap();
+            (path, EntryType::Link, "")
+        } else if let Some((path, target)) = word.split_once("->") {
+            header.set_link_name(target).unwrap();
+            (path, EntryType::Symlink, "")
+        } else if let Some((path, content)) = word.split_once('=') {
+            (path, EntryType::Regular, content)
+        } else if word.ends_with('/') {
+            (word, EntryType::Directory, "")
+        } else {
+            (word, EntryType::Regular, "")
+        };
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+    }
+    let tar = builder.into_inner().unwrap();
+    let mut manifest = layout.manifest("os");
+    let mut config = layout.json(&manifest["config"]["digest"]);
+    config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(sha256(&tar).into());
+    manifest["config"] =
+        layout.put(config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json");
+    let layer = layout.put(&tar, "application/vnd.oci.image.layer.v1.tar");
+    manifest["layers"].as_array_mut().unwrap().push(layer);
+    tag_manifest(layout, tag, &manifest);
+}
+
+#[test]
+fn layers_are_taken_together_as_on_a_host() {
+    let workspace = Workspace::new();
+    copy(&made().workspace.path("../image"), &workspace.path("../image"));
+    let layout = workspace.layout("../image");
+    let words = "usr/ usr/bin/ usr/bin/.wh.hello usr/bin/to->again usr/lib/ usr/lib/tmpfiles.d=file
+        usr/share/ usr/share/nginx/ usr/share/nginx/.wh..wh..opq usr/share/nginx/new=1 etc/ etc/again=22
+        etc/same=>etc/again etc/ssl/ etc/ssl/private/";
+    add_layer(&layout, "more", words);
+    add_layer(&layout, "empty", "");
+    let disk = |tag: &str| format!("disk raw --from oci:../image:{tag} --size 2GiB --output ../disks");
+    let run = workspace.run(&disk("more"));
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let number = layout.manifest("more")["layers"].as_array().unwrap().len() - 1;
+    let warning = format!("layer {number} has /etc/ssl/private with another mode or owner");
+    assert!(run.stderr.contains(&warning), "{}", run.stderr);
+
+    let root = RootOfDisk::new(&workspace.path("../disks/more.raw"));
+    let deployment = root.deployment();
+    let listing = |path: &str| root.debugfs(&format!("ls -p {deployment}/{path}"));
+    assert!(!listing("usr/bin").contains("/hello/"), "it was taken away");
+    let nginx = listing("usr/share/nginx");
+    let names: Vec<&str> = nginx.lines().filter_map(|line| line.split('/').nth(5)).collect();
+    assert_eq!(names, [".", "..", "new"]);
+    let cat = |path: &str| root.debugfs(&format!("cat {deployment}/{path}"));
+    assert_eq!((cat("usr/lib/tmpfiles.d").as_str(), cat("etc/same").as_str()), ("file", "22"));
+    assert!(root.debugfs(&format!("stat {deployment}/usr/bin/to")).contains("Fast link dest: \"again\""));
+    workspace.ok(&disk("empty"));
+
+    // What ostree would refuse is refused before it begins.
+    for (tag, words, expected) in [
+        (
+            "link",
+            "usr/ usr/bin/ usr/bin/dash2=>usr/bin/dash",
+            "a hard link to `usr/bin/dash`, which is no file",
+        ),
+        ("twice", "usr/ usr/x=1 usr/x/", "has `usr/x` twice"),
+        ("hidden", "usr/ usr/.a=1 usr/.wh..a", "has `usr/.a` and takes it away"),
+    ] {
+        add_layer(&layout, tag, words);
+        let error = workspace.failure(&disk(tag));
+        assert!(error.contains(expected) && error.contains("hint: mend what makes that layer"), "{error}");
+        assert!(!workspace.path(&format!("../disks/{tag}.raw")).exists());
+    }
 }
 
 #[test]
@@ -212,7 +308,7 @@ fn what_cannot_be_a_disk_is_told() {
     let workspace = Workspace::with_good_image();
     let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
     insta::assert_snapshot!(error, @"
-    error: making a disk of t: the image cannot install itself: it has no cat, debugfs, find, grub-mkimage, head, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln
+    error: making a disk of t: the image cannot install itself: it has no cat, debugfs, find, grub-mkimage, head, mcopy, mformat, mke2fs, mmd, ostree, sfdisk, sh, touch, ln, rm
     hint: an image of debian-13 can; '--builder' names another way, where there is one
     ");
     let dist = workspace.path("target/dist/disk");

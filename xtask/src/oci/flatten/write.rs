@@ -1,0 +1,144 @@
+//! A [`Plan`] -> a tar.
+
+use std::io::{self, Read, Seek, Write};
+
+use tar::{Builder, EntryType, Header};
+
+use super::entry::Metadata;
+use super::{BLOCK, Content, FlattenError, Node, Plan};
+
+/// A symbolic link's target that does not fit into a header. Source: POSIX, pax, "linkpath".
+const LINK_PATH: &str = "linkpath";
+
+impl Plan {
+    /// How long the tar is that [`Plan::write`] writes.
+    pub(crate) fn tar_size(&self) -> io::Result<u64> {
+        let mut counter = Counter(0);
+        let mut builder = Builder::new(&mut counter);
+        self.write_nodes(&mut builder)?;
+        let mut contents = 0;
+        for content in self.files.values() {
+            content.write(&mut builder, io::empty())?;
+            contents += content.size.next_multiple_of(BLOCK);
+        }
+        builder.finish()?;
+        drop(builder);
+        Ok(counter.0 + contents)
+    }
+
+    /// Writes the tree as one tar: first the directories and symbolic links, each after its parent,
+    /// then the files in the order of the layers, each followed by the other paths that it has.
+    /// `open` gives the layers that [`plan`] saw, by their number, and is asked for those alone that
+    /// have a file in the tree.
+    pub(crate) fn write<R: Read + Seek>(
+        &self,
+        mut open: impl FnMut(usize) -> io::Result<R>,
+        out: impl Write,
+    ) -> Result<(), FlattenError> {
+        let mut builder = Builder::new(out);
+        self.write_nodes(&mut builder).map_err(FlattenError::Write)?;
+        let mut files = self.files.iter().peekable();
+        while let Some(&(&(layer, _), _)) = files.peek() {
+            let failed = |source| FlattenError::Read { layer, source };
+            let mut archive = tar::Archive::new(open(layer).map_err(failed)?);
+            for (number, entry) in archive.entries_with_seek().map_err(failed)?.enumerate() {
+                let entry = entry.map_err(failed)?;
+                let Some((_, content)) = files.next_if(|(place, _)| **place == (layer, number)) else {
+                    continue;
+                };
+                if entry.size() != content.size {
+                    return Err(FlattenError::Changed);
+                }
+                content.write(&mut builder, entry).map_err(FlattenError::Write)?;
+                if files.peek().is_none_or(|((next, _), _)| *next != layer) {
+                    break;
+                }
+            }
+            // A file that was there is not any more: without this it would be looked for without end.
+            if files.peek().is_some_and(|((next, _), _)| *next == layer) {
+                return Err(FlattenError::Changed);
+            }
+        }
+        builder.into_inner().and_then(|mut out| out.flush()).map_err(FlattenError::Write)
+    }
+
+    fn write_nodes(&self, builder: &mut Builder<impl Write>) -> io::Result<()> {
+        for (path, node) in &self.nodes {
+            match node {
+                Node::Directory(metadata) => {
+                    let header = metadata.header(EntryType::Directory, 0);
+                    append(builder, header, &format!("{path}/"), &metadata.attributes, None, io::empty())?;
+                }
+                Node::Symlink { metadata, target } => {
+                    let header = metadata.header(EntryType::Symlink, 0);
+                    append(builder, header, path, &metadata.attributes, Some(target), io::empty())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn write(&self, builder: &mut Builder<impl Write>, content: impl Read) -> io::Result<()> {
+        let Some((first, others)) = self.paths.split_first() else { return Ok(()) };
+        let header = self.metadata.header(EntryType::Regular, self.size);
+        append(builder, header, first, &self.metadata.attributes, None, content)?;
+        for path in others {
+            let header = self.metadata.header(EntryType::Link, 0);
+            append(builder, header, path, &[], Some(first), io::empty())?;
+        }
+        Ok(())
+    }
+}
+
+impl Metadata {
+    pub(super) fn header(&self, kind: EntryType, size: u64) -> Header {
+        // A GNU header, since the builder stores names of over 100 bytes in GNU's way.
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(self.mode);
+        header.set_uid(self.uid);
+        header.set_gid(self.gid);
+        header.set_size(size);
+        // ostree keeps no time.
+        header.set_mtime(0);
+        header
+    }
+}
+
+/// Appends an entry. The builder's own way with links would change what their targets say.
+pub(super) fn append(
+    builder: &mut Builder<impl Write>,
+    mut header: Header,
+    path: &str,
+    attributes: &[(String, Vec<u8>)],
+    link: Option<&str>,
+    content: impl Read,
+) -> io::Result<()> {
+    let mut extensions: Vec<(&str, &[u8])> =
+        attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())).collect();
+    if let Some(target) = link
+        && header.set_link_name_literal(target).is_err()
+    {
+        extensions.push((LINK_PATH, target.as_bytes()));
+    }
+    if !extensions.is_empty() {
+        builder.append_pax_extensions(extensions)?;
+    }
+    builder.append_data(&mut header, path, content)
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
