@@ -86,6 +86,11 @@ impl LocalImage {
         self.fetched.set(store).map_err(|_| anyhow!("the layers of {reference} were fetched twice"))
     }
 
+    /// Where it is.
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// The layout that has its layers.
     fn store(&self) -> Result<&Store> {
         match &self.home {

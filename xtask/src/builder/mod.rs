@@ -16,6 +16,7 @@ mod medium;
 mod ostree;
 mod podman;
 mod ready;
+mod room;
 mod unpacked;
 
 use std::fmt;
@@ -178,7 +179,7 @@ impl Order<'_> {
     fn requirements(&self) -> Result<(Vec<Need>, Vec<Lack>)> {
         let mut needs = self.builder.needs();
         match self.builder {
-            Builder::Ostree => Ok((needs, Vec::new())),
+            Builder::Ostree => Ok((needs, ostree::lacks(self)?)),
             Builder::Osbuild | Builder::Bootc => {
                 let is_layout = matches!(self.image.name, ImageName::Layout { .. });
                 if is_layout && self.image.layers_elsewhere()?.is_none() {
@@ -242,10 +243,16 @@ pub(crate) fn inputs(order: &Order<'_>) -> Result<Digest> {
     Ok(Digest::of(inputs.join("\n").as_bytes()))
 }
 
-/// What is on an installer's medium beside the disk, which the raw is.
-pub(crate) fn medium(order: &Order<'_>, _raw: &RawDisk, progress: &Progress) -> Result<Medium> {
+/// What is on an installer's medium beside the disk, which the raw is. `preflight` as for [`ensure`].
+pub(crate) fn medium(
+    order: &Order<'_>,
+    _raw: &RawDisk,
+    progress: &Progress,
+    preflight: impl FnOnce(&[Need], &[Lack]) -> Result<()>,
+) -> Result<Medium> {
     let made = match order.builder {
         Builder::Ostree => {
+            preflight(&order.builder.needs(), &ostree::lacks_to_run(order)?)?;
             order.image.fetch(|| Store::create(order.fetched), order.registry, progress)?;
             medium::make(order, inputs(order)?, progress)
         }

@@ -13,13 +13,14 @@ use xshell::{Shell, cmd};
 
 use super::config::{ADMINISTRATORS, Config};
 use super::layout::{self, Firmware, Layout, firmware};
+use super::room::{self, Room};
 use super::unpacked::Unpacked;
 use super::{Builder, Order, accounts, grub, limits};
 use crate::exec;
-use crate::hint::{self, WithHint, hinted};
+use crate::hint::{self, WithHint};
 use crate::oci::Digest;
 use crate::oci::flatten::{Overruled, Plan};
-use crate::preflight::{Need, Source};
+use crate::preflight::{self, Lack, Need, Source};
 use crate::progress::{Progress, human_bytes};
 use crate::subids;
 
@@ -75,6 +76,30 @@ pub(super) fn needs() -> Vec<Need> {
     subids::needs(UNSHARE)
 }
 
+/// All that is missing for a disk beside programs, found out before the first layer is fetched or read.
+pub(super) fn lacks(order: &Order<'_>) -> Result<Vec<Lack>> {
+    let mut lacks = lacks_to_run(order)?;
+    lacks.extend(room::lacks(order)?);
+    Ok(lacks)
+}
+
+/// What is missing to run the image's programs at all.
+pub(super) fn lacks_to_run(order: &Order<'_>) -> Result<Vec<Lack>> {
+    let mut lacks = Vec::new();
+    // Without its programs it cannot be tried.
+    if needs().iter().all(|need| preflight::find(need, order.root).is_some())
+        && let Err(error) = check_namespaces()
+    {
+        let remedy = hint::hints(&error).collect::<Vec<_>>().join("; ");
+        lacks.push(Lack { what: format!("{error:#}"), remedy });
+    }
+    if let Some(place) = order.image.layers_elsewhere()? {
+        let what = format!("{} lacks layers, which are in {place}", order.image.name);
+        lacks.push(Lack { what, remedy: "make the image with '--full'".to_owned() });
+    }
+    Ok(lacks)
+}
+
 /// Says what of a config this builder cannot do, all of it.
 pub(super) fn check_config(config: &Config) -> Result<()> {
     let mut cannot = limits::installer(config);
@@ -113,10 +138,11 @@ pub(super) fn install(
     let accounts = accounts::lines(order.config);
     let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
     check_programs(&tools, PROGRAMS.iter().chain(more))?;
-    let memory = check_space(&plan, &tools, order.kept)?;
+    let room = Room::new(plan.content_size(), tools.content_size());
+    room.check(order)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let sizes = Sizes { memory, tools: tools.tar_size()?, layers: layers.words() };
+    let sizes = Sizes { memory: room.memory, tools: tools.tar_size()?, layers: layers.words() };
     let script = Script { order, inputs, firmware: &firmware, sizes, path, accounts };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
@@ -262,51 +288,6 @@ pub(super) fn check_programs<'p>(
         .hint("an image of debian-13 can; '--builder' names another way, where there is one")
 }
 
-/// How many bytes of memory it may take; an error where there is not so much, or no room for the disk.
-fn check_space(plan: &Plan, tools: &Plan, folder: &Path) -> Result<u64> {
-    /// What file systems and programs take besides, roughly.
-    const MORE: u64 = 128 << 20;
-    let content = plan.content_size();
-    // The tree and the programs; in the disk, what is smaller than a block takes one.
-    let memory = content + content / 4 + tools.content_size() + MORE;
-    let disk = content + content / 2 + MORE;
-    let mut missing = Vec::new();
-    let meminfo = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
-    let available = available_memory(&meminfo);
-    if available < memory {
-        missing.push(format!(
-            "{} of memory are free, and it takes {}",
-            human_bytes(available),
-            human_bytes(memory)
-        ));
-    }
-    let file_system =
-        rustix::fs::statvfs(folder).with_context(|| format!("looking at {}", folder.display()))?;
-    let free = file_system.f_bavail * file_system.f_frsize;
-    if free < disk {
-        missing.push(format!(
-            "{} are free in {}, and it takes {}",
-            human_bytes(free),
-            folder.display(),
-            human_bytes(disk)
-        ));
-    }
-    if missing.is_empty() {
-        return Ok(memory);
-    }
-    Err(hinted(anyhow!("{}", missing.join("\n")), "free some; swap counts as memory"))
-}
-
-/// Bytes that programs can have, swap included. Source: proc_meminfo(5).
-fn available_memory(meminfo: &str) -> u64 {
-    let lines = meminfo.lines().filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        let counts = matches!(name, "MemAvailable" | "SwapFree");
-        value.trim().strip_suffix(" kB")?.parse::<u64>().ok().filter(|_| counts)
-    });
-    lines.map(|kib| kib * 1024).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,12 +317,6 @@ mod tests {
         ] {
             assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
         }
-    }
-
-    #[test]
-    fn swap_counts_as_memory() {
-        let meminfo = "MemTotal:  9 kB\nMemAvailable:    2 kB\nHugePages_Free: 7\nSwapFree:  3 kB\n";
-        assert_eq!(available_memory(meminfo), 5 * 1024);
     }
 
     #[test]

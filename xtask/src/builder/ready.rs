@@ -14,12 +14,13 @@ use crate::preflight::{self, Lack};
 use crate::progress::human_bytes;
 
 /// So many times as much room as its packed layers does a system take.
-const UNPACKED: u64 = 2;
+pub(super) const UNPACKED: u64 = 2;
+const ROOM_REMEDY: &str = "free some space: 'sudo podman system prune' removes images that are not used";
 /// What hands out loop devices.
 const LOOP_CONTROL: &str = "/dev/loop-control";
 
 /// Room that something will take.
-struct Claim {
+pub(super) struct Claim {
     folder: PathBuf,
     /// The file system's number.
     device: u64,
@@ -53,7 +54,7 @@ pub(super) fn lacks(order: &Order<'_>) -> Result<Vec<Lack>> {
     let podman = access.filter(|_| is_there).map(Podman::open).transpose()?;
     let has_image = podman.as_ref().map(|podman| podman.has(order)).transpose()?.unwrap_or_default();
     let storage = podman.map_or_else(|| DEFAULT_STORAGE.into(), |podman| podman.storage);
-    lacks.extend(shortages(&claims(order, &storage, has_image)?));
+    lacks.extend(shortages(&claims(order, &storage, has_image)?, ROOM_REMEDY));
     Ok(lacks)
 }
 
@@ -82,19 +83,25 @@ fn claims(order: &Order<'_>, storage: &Path, has_image: bool) -> Result<Vec<Clai
         Builder::Osbuild => content,
         Builder::Bootc | Builder::Ostree => 0,
     };
-    let of_format = |format: &DiskFormat| match format {
-        DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vhd => content,
-        DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Gce | DiskFormat::Ova | DiskFormat::Iso => packed,
-    };
-    let outputs = order.formats.iter().map(of_format).fold(0, u64::saturating_add);
-    [(storage, image.saturating_add(work)), (order.kept, content), (order.output, outputs)]
+    [(storage, image.saturating_add(work)), (order.kept, content), (order.output, outputs(order))]
         .into_iter()
         .map(|(folder, bytes)| Claim::new(folder, bytes))
         .collect()
 }
 
+/// What the formats that are asked for take, in bytes.
+pub(super) fn outputs(order: &Order<'_>) -> u64 {
+    let packed = order.image.packed_size();
+    let content = packed.saturating_mul(UNPACKED);
+    let of_format = |format: &DiskFormat| match format {
+        DiskFormat::Raw | DiskFormat::Ami | DiskFormat::Vhd => content,
+        DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Gce | DiskFormat::Ova | DiskFormat::Iso => packed,
+    };
+    order.formats.iter().map(of_format).fold(0, u64::saturating_add)
+}
+
 impl Claim {
-    fn new(folder: &Path, bytes: u64) -> Result<Claim> {
+    pub(super) fn new(folder: &Path, bytes: u64) -> Result<Claim> {
         // It may still have to be made.
         let folder = std::path::absolute(folder)?;
         let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
@@ -107,7 +114,7 @@ impl Claim {
 }
 
 /// The file systems that have too little room for all claims on them.
-fn shortages(claims: &[Claim]) -> Vec<Lack> {
+pub(super) fn shortages(claims: &[Claim], remedy: &str) -> Vec<Lack> {
     let mut by_device: BTreeMap<u64, Vec<&Claim>> = BTreeMap::new();
     for claim in claims {
         by_device.entry(claim.device).or_default().push(claim);
@@ -126,7 +133,7 @@ fn shortages(claims: &[Claim]) -> Vec<Lack> {
                 folders.join(", "),
                 human_bytes(needed)
             ),
-            remedy: "free some space: 'sudo podman system prune' removes images that are not used".to_owned(),
+            remedy: remedy.to_owned(),
         });
     }
     lacks
@@ -140,7 +147,7 @@ mod tests {
     fn claims_on_one_file_system_add_up() {
         let claim = |folder: &str, device, free, bytes| Claim { folder: folder.into(), device, free, bytes };
         let check = |claims: &[Claim]| -> Vec<String> {
-            shortages(claims).into_iter().map(|lack| lack.what).collect()
+            shortages(claims, "").into_iter().map(|lack| lack.what).collect()
         };
         assert_eq!(check(&[claim("/a", 1, 5_000, 3_000), claim("/b", 2, 5_000, 3_000)]), [""; 0]);
         assert_eq!(

@@ -228,12 +228,12 @@ impl Raws<'_> {
     /// Writes formats of a raw, of which those that are made of `kept` stay.
     fn write(&self, order: &Order<'_>, formats: &[DiskFormat], kept: &[Digest]) -> Result<Vec<OutputReport>> {
         let Raws { request, session, .. } = *self;
-        let raw = builder::ensure(order, &session.progress, |needs, lacks| session.ensure_all(needs, lacks))?;
+        let preflight = |needs: &[_], lacks: &[_]| session.ensure_all(needs, lacks);
+        let raw = builder::ensure(order, &session.progress, preflight)?;
         raw.keep_only(kept)?;
         let mut options = request.options.clone();
         if formats.contains(&DiskFormat::Iso) {
-            session.ensure(&order.builder.needs())?;
-            options.medium = Some(builder::medium(order, &raw, &session.progress)?);
+            options.medium = Some(builder::medium(order, &raw, &session.progress, preflight)?);
         }
         Ok(disk::write(&raw.path, formats, &options, request.folder, session)?.outputs)
     }

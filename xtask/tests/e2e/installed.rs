@@ -313,6 +313,14 @@ fn what_cannot_be_a_disk_is_told() {
     ");
     let dist = workspace.path("target/dist/disk");
     assert!(!dist.exists());
+    let layout = workspace.layout("../out");
+    let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    fs::remove_file(layout.blob_path(&layer)).unwrap();
+    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
+    insta::assert_snapshot!(error, @"
+    error: oci:../out:t lacks layers, which are in another place
+    hint: make the image with '--full'
+    ");
 
     let settings = "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
     workspace.write("Cargo.toml", &format!("{settings}formats = [\"qcow\"]\n"));
