@@ -5,13 +5,17 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use crate::attest::buildinfo::BuildInfo;
+use crate::attest::{self, Build, BuildKind, Inventory, LayerFiles, Named, Program};
 use crate::base::ResolvedBase;
 use crate::build::Binary;
-use crate::layer::{self, content};
+use crate::layer::{self, Node, content};
 use crate::oci::append::{Provenance, index};
+use crate::oci::base::created;
+use crate::oci::reference::repository;
 use crate::oci::{
-    Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin, Platform,
-    Timestamp, Verified, append,
+    Artifact, Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin,
+    Platform, Reference, Timestamp, Verified, append,
 };
 use crate::workspace::Workspace;
 
@@ -23,7 +27,23 @@ pub(crate) struct Composition {
     pub(crate) root: Document,
     /// Our layers and the configs.
     blobs: BTreeMap<Digest, (Descriptor, Verified)>,
+    /// One an image.
+    contents: Vec<Contents>,
+    base_name: Option<String>,
+    provenance: Provenance,
 }
+
+/// What is in an image, beside what its documents say.
+struct Contents {
+    /// The base's image for the platform.
+    base: Digest,
+    created: Option<Timestamp>,
+    layers: Vec<LayerFiles>,
+    programs: Vec<Program>,
+}
+
+/// A layer of ours, its bytes, and the files in it.
+type Written = (Layer, Verified, LayerFiles);
 
 /// What is decided before composing.
 pub(crate) struct Settings {
@@ -40,13 +60,20 @@ pub(crate) fn compose(
     settings: &Settings,
 ) -> Result<Composition> {
     let mut blobs = BTreeMap::new();
-    let mut images = Vec::new();
+    let (mut images, mut contents) = (Vec::new(), Vec::new());
     for base in &base.images {
         let layers = layers(workspace, binaries, base.platform, settings.compression)?;
-        let finished: Vec<Layer> = layers.iter().map(|(layer, _)| layer.clone()).collect();
+        let finished: Vec<Layer> = layers.iter().map(|(layer, ..)| layer.clone()).collect();
         let image = append(base, &finished, settings.created, &settings.provenance)?;
         blobs.insert(image.config.digest(), (image.config_descriptor(), image.config.clone()));
-        blobs.extend(layers.into_iter().map(|(layer, blob)| {
+        let programs = binaries.iter().filter(|binary| binary.platform == base.platform).map(program);
+        contents.push(Contents {
+            base: base.manifest.blob.digest(),
+            created: settings.created.or_else(|| created(&base.config)),
+            layers: layers.iter().map(|(.., files)| files.clone()).collect(),
+            programs: programs.collect::<Result<_>>()?,
+        });
+        blobs.extend(layers.into_iter().map(|(layer, blob, _)| {
             let descriptor = layer.descriptor().clone();
             (descriptor.digest, (descriptor, blob))
         }));
@@ -57,7 +84,9 @@ pub(crate) fn compose(
         _ => (index(&images, base.digest, &settings.provenance), MediaType::ImageIndex),
     };
     let root = Document::parse(root, Some(media_type.as_ref())).context("reading back what was composed")?;
-    Ok(Composition { images, root, blobs })
+    let base_name = base.reference.as_ref().map(repository);
+    let provenance = settings.provenance.clone();
+    Ok(Composition { images, root, blobs, contents, base_name, provenance })
 }
 
 impl Composition {
@@ -86,6 +115,36 @@ impl Composition {
         }
         manifests
     }
+
+    /// What is attached to the images in the repository of `target`: to each that hosts boot, so not
+    /// to an index over them.
+    pub(crate) fn artifacts(&self, target: &Reference) -> Vec<Artifact> {
+        let Provenance { version, revision, source, base_name: _ } = &self.provenance;
+        let of_image = |(image, contents): (&Image, &Contents)| {
+            let subject = image.descriptor();
+            let named = Named { repository: Some(repository(target)), digest: subject.digest };
+            let base = Named { repository: self.base_name.clone(), digest: contents.base };
+            let inventory = Inventory::of_image(
+                (&named, &base),
+                (version.as_deref(), contents.created),
+                &contents.layers,
+                &contents.programs,
+            );
+            let build = Build {
+                kind: BuildKind::Compose,
+                source: source.as_deref(),
+                revision: revision.as_deref(),
+                platform: image.platform.to_string(),
+            };
+            attest::artifacts(&subject, &inventory, &build)
+        };
+        self.images.iter().zip(&self.contents).flat_map(of_image).collect()
+    }
+}
+
+fn program(binary: &Binary) -> Result<Program> {
+    let info = BuildInfo::read(&binary.content).with_context(|| format!("reading {}", binary.app))?;
+    Ok(Program { app: binary.app.to_string(), path: binary.app.program(), info })
 }
 
 /// The layers for one platform.
@@ -94,7 +153,7 @@ fn layers<'a>(
     binaries: &'a [Binary],
     platform: Platform,
     compression: Compression,
-) -> Result<Vec<(Layer, Verified)>> {
+) -> Result<Vec<Written>> {
     let trees = content::trees(workspace, |app| {
         let built = |binary: &&Binary| binary.app == app.name && binary.platform == platform;
         let binary = binaries.iter().find(built);
@@ -103,12 +162,14 @@ fn layers<'a>(
             .with_context(|| format!("{} is not built for {platform}", app.name))
     })?;
     thread::scope(|scope| {
-        let layer = |(name, tree): (&str, layer::Tree)| -> Result<(Layer, Verified)> {
+        let layer = |(name, tree): (&str, layer::Tree)| -> Result<Written> {
+            let files = files(&tree);
             let tree = layer::check(tree).with_context(|| format!("composing the layer `{name}`"))?;
             let mut writer = LayerWriter::new(compression, Vec::new())?;
             tree.write_tar(&mut writer)?;
             let (layer, bytes) = writer.finish(name)?;
-            Ok((layer, Verified::own(bytes)))
+            let files = LayerFiles { name: name.to_owned(), descriptor: layer.descriptor().clone(), files };
+            Ok((layer, Verified::own(bytes), files))
         };
         let handles: Vec<_> = trees.into_iter().map(|tree| scope.spawn(move || layer(tree))).collect();
         let join = |handle: thread::ScopedJoinHandle<'_, _>| {
@@ -116,4 +177,13 @@ fn layers<'a>(
         };
         handles.into_iter().map(join).collect()
     })
+}
+
+/// The files in a layer, as a host sees them.
+fn files(tree: &layer::Tree) -> Vec<(String, Digest)> {
+    let file = |(path, node): (&layer::path::LayerPath, &Node)| match node {
+        Node::File { content, .. } => Some((path.to_string(), Digest::of(content))),
+        Node::Directory | Node::Symlink { .. } => None,
+    };
+    tree.nodes().filter_map(file).collect()
 }

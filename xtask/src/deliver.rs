@@ -92,7 +92,7 @@ impl Delivery<'_> {
             .with_context(|| format!("fetching the base's layers from {reference}"))
     }
 
-    /// Sends the image to `target`.
+    /// Sends the image to `target`, with what is attached to it.
     pub(crate) fn to_registry(self, target: &Reference, until: Until) -> Result<Pushed> {
         let Delivery { composition, base, .. } = self;
         let ours = composition.blobs().map(|(descriptor, blob)| PushBlob {
@@ -116,6 +116,7 @@ impl Delivery<'_> {
                 .map(|(descriptor, blob)| (descriptor, blob.clone()))
                 .collect(),
             blobs: of_base.into_iter().chain(ours).collect(),
+            artifacts: composition.artifacts(target),
         })
     }
 }

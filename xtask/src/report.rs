@@ -86,6 +86,8 @@ pub(crate) struct PushCost {
     pub(crate) requests: u64,
     pub(crate) uploaded: usize,
     pub(crate) mounted: usize,
+    /// Referrers that were not there.
+    pub(crate) attached: usize,
 }
 
 impl PushReport {
@@ -99,6 +101,7 @@ impl PushReport {
                 requests: pushed.requests,
                 uploaded: pushed.uploaded.len(),
                 mounted: pushed.mounted,
+                attached: pushed.attached,
             }),
         }
     }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::referrers::{self, ReferrerReport};
 use super::{Session, packed as packing};
 use crate::disk::DiskFormat;
 use crate::flags::Inspect;
@@ -12,7 +13,7 @@ use crate::oci::base::label;
 use crate::oci::{Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
 use crate::progress::human_bytes;
-use crate::source::Source;
+use crate::source::{Home, Source};
 
 /// What says that an image is a system. Source: bootc, "Generic guidance for building images".
 const BOOTC: &str = "containers.bootc";
@@ -36,6 +37,8 @@ struct Report {
     annotations: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<DiskReport>,
+    /// What is attached to the image, where it is in a registry.
+    referrers: Vec<ReferrerReport>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -118,6 +121,15 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
             .collect(),
     };
     let root = source.document.descriptor();
+    let mut referrers = Vec::new();
+    if let Home::Registry(reference) = &source.home {
+        // To an index and to the image in it.
+        let image = manifest.blob.digest();
+        referrers = referrers::list(reference, image, &registry).with_context(reading)?;
+        if root.digest != image {
+            referrers.extend(referrers::list(reference, root.digest, &registry).with_context(reading)?);
+        }
+    }
     let report = Report {
         reference: session.shown_name(&flags.image).to_string(),
         digest: root.digest,
@@ -134,6 +146,7 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
         layers: layers.collect(),
         annotations: manifest.json.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default(),
         disk: disk.map(|disk| DiskReport::new(&disk.facts)),
+        referrers,
     };
     session.print(&report, || report.text())
 }
@@ -189,6 +202,9 @@ impl Report {
         for layer in &self.layers {
             let name = plain(layer.name.as_deref().unwrap_or("base"));
             text += &format!("  {name:<12} {:>9} {}\n", human_bytes(layer.size), layer.digest.short());
+        }
+        for referrer in &self.referrers {
+            text += &referrer.text();
         }
         for (key, value) in &self.annotations {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

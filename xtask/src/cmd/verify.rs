@@ -1,8 +1,10 @@
-//! `verify`: whether an image is signed by a key; no layer is fetched.
+//! `verify`: whether an image is signed by a key, and what is attached to it is about it; no layer
+//! is fetched.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::referrers::{self, ReferrerReport};
 use super::{Session, sign};
 use crate::flags::Verify;
 use crate::hint::hinted;
@@ -19,6 +21,8 @@ struct Report {
     media_type: MediaType,
     /// The images of an index come first.
     signatures: Vec<SignatureReport>,
+    /// The SBOMs and the provenance that are attached to the images, each about its own.
+    referrers: Vec<ReferrerReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,7 +42,7 @@ pub(crate) fn run(flags: &Verify, session: &Session) -> Result<()> {
     let signed_for = flags.signed_for.as_ref().map(|repository| repository.tagged("latest"));
     let signed_for = signed_for.as_ref().unwrap_or(image);
     let root = source.document.descriptor();
-    let mut signatures = Vec::new();
+    let (mut signatures, mut referrers) = (Vec::new(), Vec::new());
     for digest in signing::digests(&source.document, flags.depth())? {
         let beside = Beside::read(&registry, image, digest)?;
         let checked = beside.check(&Claim::new(signed_for, digest), &key)?;
@@ -47,6 +51,7 @@ pub(crate) fn run(flags: &Verify, session: &Session) -> Result<()> {
             false => format!("{image} does not pass: its image {digest}"),
         };
         signatures.push(checked.map_err(|why| explained(why, flags)).with_context(context)?);
+        referrers.extend(referrers::check(image, digest, &registry).with_context(context)?);
     }
     session.progress.line(format!("{image} is signed by {}", path.display()));
     let report = Report {
@@ -54,6 +59,7 @@ pub(crate) fn run(flags: &Verify, session: &Session) -> Result<()> {
         digest: root.digest,
         media_type: root.media_type,
         signatures: signatures.iter().map(SignatureReport::new).collect(),
+        referrers,
     };
     session.print(&report, || root.digest.to_string())
 }

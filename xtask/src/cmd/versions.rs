@@ -299,6 +299,7 @@ impl Claim {
             .push(&Push {
                 target: tag.clone(),
                 until: Until::Tagged,
+                artifacts: Vec::new(),
                 manifests: vec![(claim.descriptor(MediaType::ImageManifest), claim)],
                 blobs: vec![PushBlob { descriptor, source: BlobSource::Bytes(&empty) }],
             })

@@ -2,6 +2,7 @@
 //! environment or the network.
 
 pub(crate) mod append;
+pub(crate) mod artifact;
 pub(crate) mod base;
 pub(crate) mod digest;
 pub(crate) mod document;
@@ -14,6 +15,7 @@ pub(crate) mod timestamp;
 pub(crate) mod verified;
 
 pub(crate) use append::{Image, Origin, append};
+pub(crate) use artifact::{Artifact, Attachment};
 pub(crate) use base::Base;
 pub(crate) use digest::{DiffId, Digest};
 pub(crate) use document::{Document, Manifest};

@@ -41,6 +41,11 @@ pub(crate) fn is_tag(tag: &str) -> bool {
     tag.len() <= 128 && tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
 }
 
+/// Where a reference leads, without its tag and digest.
+pub(crate) fn repository(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
 impl FromStr for ImageName {
     type Err = ImageNameError;
 

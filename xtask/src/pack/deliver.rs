@@ -9,10 +9,13 @@ use super::content::DiskFile;
 use super::error::PackError;
 use super::image::{Facts, FileName, Origin, PackedDisk, image};
 use super::layer::{PackedLayer, Packing, Recipe};
+use super::tar::FOLDER;
+use crate::attest::{self, Build, BuildKind, Inventory, Named};
 use crate::disk::DiskFormat;
 use crate::hint::hinted;
 use crate::oci::document::MAX_CONFIG;
-use crate::oci::{Digest, Document, MediaType, Reference, Verified};
+use crate::oci::reference::repository;
+use crate::oci::{Artifact, Digest, Document, MediaType, Reference, Verified};
 use crate::progress::{Progress, Step};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed, Until};
 use crate::store::{Completeness, Store};
@@ -184,7 +187,30 @@ fn push(
             },
             PushBlob { descriptor: disk.layer.clone(), source: layer },
         ],
+        artifacts: artifacts(made, target),
     })
+}
+
+/// What is attached to a packed disk in the repository of `target`.
+fn artifacts(made: &Made, target: &Reference) -> Vec<Artifact> {
+    let facts = &made.disk.facts;
+    let Origin { platform, created, version, source, revision, image, distro: _ } = &facts.origin;
+    let subject = made.document.descriptor();
+    let named = Named { repository: Some(repository(target)), digest: subject.digest };
+    let file = attest::DiskFile { path: format!("/{FOLDER}{}", facts.name), digest: facts.sha256 };
+    let system = image.as_ref().map(|image| {
+        let reference: Option<Reference> = image.name.as_ref().and_then(|name| name.parse().ok());
+        Named { repository: reference.as_ref().map(repository), digest: image.digest }
+    });
+    let times = (version.as_deref(), *created);
+    let inventory = Inventory::of_disk(&named, times, &file, system.as_ref());
+    let build = Build {
+        kind: BuildKind::Pack,
+        source: source.as_deref(),
+        revision: revision.as_deref(),
+        platform: platform.to_string(),
+    };
+    attest::artifacts(&subject, &inventory, &build)
 }
 
 /// An error with the file that it is about, and what to do.

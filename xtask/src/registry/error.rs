@@ -91,6 +91,12 @@ pub(crate) enum RegistryError {
     Unlisted { manifest: Digest, blob: Digest },
     #[error("{target} asks for another digest than {found}, which is to be pushed")]
     OtherDigest { target: Shown, found: Digest },
+    #[error("{url} is no list of referrers")]
+    NoList { url: Shown },
+    #[error("{url} lists more than {limit} referrers")]
+    TooMany { url: Shown, limit: usize },
+    #[error("{url} was written to by others each time that it was added to")]
+    Contended { url: Shown },
     #[error("{url} says that it has {blob}, and that it does not")]
     Contradiction { url: Shown, blob: Digest },
 }
@@ -138,6 +144,9 @@ impl RegistryError {
             | RegistryError::NothingToPush(_)
             | RegistryError::Unlisted { .. }
             | RegistryError::OtherDigest { .. }
+            | RegistryError::NoList { .. }
+            | RegistryError::TooMany { .. }
+            | RegistryError::Contended { .. }
             | RegistryError::Contradiction { .. } => false,
         }
     }
@@ -189,6 +198,11 @@ impl RegistryError {
             RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {
                 Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
             }
+            RegistryError::Contended { .. } => Some("run the command again, alone".to_owned()),
+            RegistryError::NoList { .. } | RegistryError::TooMany { .. } => Some(
+                "the registry, or who else writes to the repository, is damaged or hostile: remove the tag"
+                    .to_owned(),
+            ),
             RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
             RegistryError::Document { url, source } => Some(document_hint(source, url)),
             RegistryError::Runtime(_)

@@ -13,6 +13,7 @@ mod http;
 mod journal;
 mod pull;
 mod push;
+mod referrers;
 mod repository;
 mod response;
 mod retry;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 pub(crate) use error::RegistryError;
 pub(crate) use push::{BlobSource, Push, PushBlob, Pushed, Until};
+pub(crate) use referrers::Referrer;
 pub(crate) use repository::RegistryName;
 
 use self::auth::{Auth, Scopes};
@@ -38,7 +40,7 @@ use self::transport::Transport;
 use self::upload::Uploader;
 use crate::oci::document::MAX_CONFIG;
 use crate::oci::verified::VerifyError;
-use crate::oci::{Descriptor, Document, Reference, Verified};
+use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::{Progress, Step};
 
 /// Requests are a matter of waiting; one thread would do, and two keep hashing off the network.
@@ -188,6 +190,14 @@ impl Client {
             let repository = Repository::new(target, &self.plain_http)?;
             let tag = target.tag().ok_or_else(|| RegistryError::NothingToPush(Shown::of(target)))?;
             tags::put(&self.transport, &repository, tag, document).await
+        })
+    }
+
+    /// What refers to the image with this digest, in the repository of `reference`.
+    pub(crate) fn referrers(&self, reference: &Reference, subject: Digest) -> anyhow::Result<Vec<Referrer>> {
+        self.run(async {
+            let repository = Repository::new(reference, &self.plain_http)?;
+            referrers::list(&self.transport, &repository, subject).await
         })
     }
 

@@ -1,7 +1,7 @@
 //! Pushing an image with as few requests as its registry allows: what is known to be there is not
 //! asked for, blobs go first, and the tag is moved last.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::header::CONTENT_TYPE;
@@ -11,10 +11,11 @@ use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
 use super::journal::Journal;
 use super::pull::{check_header, raw_document};
+use super::referrers;
 use super::repository::{RegistryName, Repository};
 use super::transport::{Payload, Request, Transport};
 use super::upload::{Item, Open, Placed, Presence, Source, Uploader};
-use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
+use crate::oci::{Artifact, Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
 
 /// Requests without a body that are under way at once.
@@ -29,6 +30,8 @@ pub(crate) struct Push<'a> {
     pub(crate) manifests: Vec<(Descriptor, Verified)>,
     /// The configs and layers of all manifests.
     pub(crate) blobs: Vec<PushBlob<'a>>,
+    /// What is attached to the images, before the target names them.
+    pub(crate) artifacts: Vec<Artifact>,
 }
 
 /// How far a push goes.
@@ -64,7 +67,9 @@ pub(crate) struct Pushed {
     /// Blobs that were sent. The others were there, or were mounted.
     pub(crate) uploaded: BTreeSet<Digest>,
     pub(crate) mounted: usize,
-    /// The target named this image before, so nothing was sent.
+    /// Referrers that were not there.
+    pub(crate) attached: usize,
+    /// The target named this image before, so nothing of it was sent.
     pub(crate) unchanged: bool,
 }
 
@@ -78,7 +83,7 @@ pub(super) struct Ways<'a> {
 }
 
 pub(super) async fn push(ways: &Ways<'_>, push: &Push<'_>) -> Result<Pushed> {
-    let &Ways { transport, plain_http, .. } = ways;
+    let &Ways { transport, plain_http, progress, journal } = ways;
     let target = &Repository::new(&push.target, plain_http)?;
     let Some((top, _)) = push.manifests.last() else {
         return Err(RegistryError::NothingToPush(Shown::of(&push.target)));
@@ -88,23 +93,27 @@ pub(super) async fn push(ways: &Ways<'_>, push: &Push<'_>) -> Result<Pushed> {
 
     let existing = existing(transport, target, &name).await?;
     let unchanged = existing.as_ref().is_some_and(|existing| existing.digest == top.digest);
+    let known = match existing.filter(|_| !unchanged).and_then(|existing| existing.document) {
+        Some(document) => known(transport, target, &document, push.manifests.len()).await?,
+        None => HashSet::new(),
+    };
+    let run = Run { push, target, name: &name, ways, known: &known };
+    let uploader = Uploader::new(transport, target, progress, journal);
     let mut tally = Tally::default();
-    if !unchanged {
-        let known = match existing.and_then(|existing| existing.document) {
-            Some(document) => known(transport, target, &document, push.manifests.len()).await?,
-            None => HashSet::new(),
-        };
-        let run = Run { push, target, name: &name, ways, known: &known };
-        tally = run.carry_out(&images).await?;
+    match unchanged {
+        // It may come from whoever attached nothing, or was interrupted.
+        true => run.attach(&uploader, &mut tally).await?,
+        false => run.carry_out(&uploader, &images, &mut tally).await?,
     }
     let traffic = transport.traffic();
-    let Tally { uploaded, mounted } = tally;
+    let Tally { uploaded, mounted, attached } = tally;
     Ok(Pushed {
         digest: top.digest,
         requests: traffic.requests(),
         sent_bytes: traffic.sent_bytes(),
         uploaded,
         mounted,
+        attached,
         unchanged,
     })
 }
@@ -137,6 +146,7 @@ struct Run<'a> {
 struct Tally {
     uploaded: BTreeSet<Digest>,
     mounted: usize,
+    attached: usize,
 }
 
 impl Tally {
@@ -154,9 +164,12 @@ impl Tally {
 }
 
 impl Run<'_> {
-    async fn carry_out(&self, images: &[PushImage<'_>]) -> Result<Tally> {
-        let &Ways { transport, progress, journal, .. } = self.ways;
-        let uploader = Uploader::new(transport, self.target, progress, journal);
+    async fn carry_out(
+        &self,
+        uploader: &Uploader<'_>,
+        images: &[PushImage<'_>],
+        tally: &mut Tally,
+    ) -> Result<()> {
         let mut items = self.unknown(images)?;
         if items.iter().any(|item| matches!(item.source, Source::Elsewhere(_)))
             && let Some(missing) = self.missing(images).await?
@@ -164,19 +177,34 @@ impl Run<'_> {
             items.retain(|item| missing.contains(&item.blob.digest));
             items.iter_mut().for_each(|item| item.presence = Presence::Missing);
         }
-        let mut tally = Tally::default();
-        tally.count(&self.place(&uploader, &items).await?);
+        tally.count(&self.place(uploader, &items).await?);
 
-        let Some((top, children)) = self.push.manifests.split_last() else { return Ok(tally) };
+        let Some((top, children)) = self.push.manifests.split_last() else { return Ok(()) };
         for manifest in children.iter().filter(|(child, _)| !self.known.contains(&child.digest)) {
-            self.put_manifest(&uploader, &manifest.0.digest.to_string(), manifest, &mut tally).await?;
+            self.put_manifest(uploader, &manifest.0.digest.to_string(), manifest, tally).await?;
         }
-        let top_name = match self.push.until {
-            Until::Stored => top.0.digest.to_string(),
-            Until::Tagged => self.name.to_owned(),
-        };
-        self.put_manifest(&uploader, &top_name, top, &mut tally).await?;
-        Ok(tally)
+        let by_digest = top.0.digest.to_string();
+        let is_by_digest = self.push.until == Until::Stored || self.name == by_digest;
+        if is_by_digest || !self.push.artifacts.is_empty() {
+            self.put_manifest(uploader, &by_digest, top, tally).await?;
+            self.attach(uploader, tally).await?;
+        }
+        match is_by_digest {
+            true => Ok(()),
+            false => self.put_manifest(uploader, self.name, top, tally).await,
+        }
+    }
+
+    /// Attaches the artifacts to the images, which are there.
+    async fn attach(&self, uploader: &Uploader<'_>, tally: &mut Tally) -> Result<()> {
+        let mut by_subject: BTreeMap<Digest, Vec<&Artifact>> = BTreeMap::new();
+        for artifact in &self.push.artifacts {
+            by_subject.entry(artifact.subject()).or_default().push(artifact);
+        }
+        for (subject, artifacts) in by_subject {
+            tally.attached += referrers::attach(uploader, subject, &artifacts).await?;
+        }
+        Ok(())
     }
 
     /// The blobs that are not known to be in the repository.

@@ -102,6 +102,11 @@ impl Repository {
         url
     }
 
+    /// `referrers/<digest>`.
+    pub(super) fn referrers(&self, digest: &str) -> Url {
+        self.join(&["referrers", digest])
+    }
+
     /// `blobs/<digest>`.
     pub(super) fn blob(&self, digest: &str) -> Url {
         self.join(&["blobs", digest])

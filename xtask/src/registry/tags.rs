@@ -86,7 +86,7 @@ pub(super) async fn put(
 }
 
 /// Where the next page is: `Link: <URL>; rel="next"`. It has to be the same registry's.
-fn next(response: &Response) -> Result<Option<Url>> {
+pub(super) fn next(response: &Response) -> Result<Option<Url>> {
     let links = response.headers(&LINK);
     let Some(link) = links.iter().find(|link| link.contains("rel=\"next\"")) else { return Ok(None) };
     let invalid = || RegistryError::Header { url: response.shown(), header: "Link" };

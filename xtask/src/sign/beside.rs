@@ -112,6 +112,7 @@ impl<'a> Beside<'a> {
             until: Until::Tagged,
             manifests: vec![(manifest, signatures.manifest.clone())],
             blobs: kept.chain(ours).collect(),
+            artifacts: Vec::new(),
         };
         self.registry.push(&push).with_context(|| format!("writing {}", self.place)).map(|_| ())
     }

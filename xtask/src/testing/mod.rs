@@ -115,6 +115,22 @@ impl Registry {
         Registry::start(command, dir, port)
     }
 
+    /// Like crane's registry, with the API for referrers.
+    pub(crate) fn with_referrers() -> Registry {
+        let (dir, port) = (TempDir::new().unwrap(), free_port());
+        let binary = dir.path().join("registry");
+        let output = Command::new(program("go"))
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/referrers-registry"))
+            .args(["build", "-o"])
+            .arg(&binary)
+            .output()
+            .expect("go starts");
+        assert!(output.status.success(), "go build: {}", String::from_utf8_lossy(&output.stderr));
+        let mut command = Command::new(binary);
+        command.arg(port.to_string());
+        Registry::start(command, dir, port)
+    }
+
     fn start_docker(dir: TempDir, more: &str) -> Registry {
         let port = free_port();
         let config = format!(

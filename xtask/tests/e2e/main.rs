@@ -22,6 +22,7 @@ mod manners;
 mod new_app;
 mod pack;
 mod published;
+mod referrers;
 mod release;
 mod root;
 mod sign;

@@ -113,6 +113,7 @@ pub(super) fn push_base(shape: Shape, target: &Reference, session: &Session) -> 
         until: Until::Tagged,
         manifests: vec![(manifest.descriptor(MediaType::ImageManifest), manifest)],
         blobs,
+        artifacts: Vec::new(),
     };
     session.registry()?.push(&push).with_context(|| format!("pushing the base {target}"))?;
     Ok(())

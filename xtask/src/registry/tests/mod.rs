@@ -3,6 +3,7 @@
 mod auth;
 mod pull;
 mod push;
+mod referrers;
 mod upload;
 
 use std::io::{Cursor, Read};
@@ -99,6 +100,7 @@ impl Image {
             until: Until::Tagged,
             manifests: vec![(self.descriptor(), self.manifest.clone())],
             blobs,
+            artifacts: vec![],
         }
     }
 }

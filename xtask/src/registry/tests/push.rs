@@ -58,6 +58,7 @@ fn an_app_change_needs_six_requests() {
             sent_bytes: sent as u64,
             uploaded: [image.config.digest(), image.layers[128].digest()].into(),
             mounted: 0,
+            attached: 0,
             unchanged: false,
         };
         assert_eq!(pushed, expected);
@@ -294,6 +295,7 @@ fn an_index_is_pushed_after_its_images() {
                 until: Until::Tagged,
                 manifests: vec![],
                 blobs: vec![],
+                artifacts: vec![],
             };
             for image in images {
                 let push = image.push(&target, None);
