@@ -236,6 +236,11 @@ fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
+/// Whether a tag is such a list's.
+pub(crate) fn is_list(tag: &str) -> bool {
+    tag.strip_prefix("sha256-").is_some_and(|hex| format!("sha256:{hex}").parse::<Digest>().is_ok())
+}
+
 fn put_request<'a>(
     repository: &'a Repository,
     name: &str,

@@ -11,8 +11,9 @@ use crate::testing::{Fault, FaultProxy, Registry, answer};
 /// The tags of releases, and of what moves with them.
 fn tags(image: &str) -> Vec<String> {
     let all = judge("crane", &format!("ls {image}"));
-    let mut tags: Vec<String> =
-        all.lines().filter(|tag| !tag.starts_with("_claim-")).map(str::to_owned).collect();
+    // Claims, and lists of referrers.
+    let is_for_people = |tag: &&str| !tag.starts_with("_claim-") && !tag.starts_with("sha256-");
+    let mut tags: Vec<String> = all.lines().filter(is_for_people).map(str::to_owned).collect();
     tags.sort();
     tags
 }
