@@ -8,6 +8,7 @@ mod boot;
 mod builders;
 mod config;
 mod disk;
+mod docs;
 mod engine;
 mod failures;
 mod first_boot;
