@@ -51,14 +51,15 @@ pub(crate) struct Runner<'a> {
 }
 
 /// Programs that need GitHub, Sigstore or another machine: they say how they were called. `cargo xtask`
-/// is the binary under test, but for the tests themselves.
-const STANDINS: [(&str, &str); 4] = [
+/// is the binary under test, but for building it and for the tests themselves.
+const STANDINS: [(&str, &str); 5] = [
     (
         "cargo",
-        "case \"$1 $2\" in\n\"xtask test\") ;;\n\"xtask \"*) shift; exec \"$XTASK\" \"$@\" ;;\n*) exit 9 ;;\nesac\n",
+        "case \"$1 $2\" in\n\"build --locked\" | \"xtask test\") ;;\n\"xtask \"*) shift; exec \"$XTASK\" \"$@\" ;;\n*) exit 9 ;;\nesac\n",
     ),
     ("cosign", "[ \"$1\" != login ] || cat >/dev/null\n"),
     ("gh", "[ \"$1 $2\" != 'pr list' ] || echo 0\n"),
+    ("rustup", ""),
     ("sudo", ""),
 ];
 
@@ -95,15 +96,24 @@ impl<'a> Runner<'a> {
         for file in ["output", "summary"] {
             self.workspace.write(&format!("../runner/{file}"), "");
         }
-        for step in definition["steps"].as_array().unwrap().iter().filter(|step| step["run"].is_string()) {
-            self.run_step(&format!("{workflow}/{job}"), step);
-        }
+        self.run_steps(&format!("{workflow}/{job}"), &definition["steps"]);
         for (name, value) in definition["outputs"].as_object().into_iter().flatten() {
             let value = self.expand(value);
             self.values.insert(format!("needs.{job}.outputs.{name}"), value);
         }
         self.done.insert(format!("{workflow}/{job}"));
         fs::read_to_string(self.workspace.path("../runner/summary")).unwrap()
+    }
+
+    /// Runs the scripts of an action of this repository.
+    pub(crate) fn run_action(&mut self, action: &str) {
+        self.run_steps(action, &read(&format!("actions/{action}/action.yml"))["runs"]["steps"]);
+    }
+
+    fn run_steps(&mut self, owner: &str, steps: &Value) {
+        for step in steps.as_array().unwrap().iter().filter(|step| step["run"].is_string()) {
+            self.run_step(owner, step);
+        }
     }
 
     fn run_step(&mut self, job: &str, step: &Value) {

@@ -95,7 +95,11 @@ fn jobs_have_bounds() {
             if let Some(fail_fast) = job.get("strategy").map(|strategy| &strategy["fail-fast"]) {
                 assert_eq!(*fail_fast, false, "{name}: one distro's trouble is not another's");
             }
+            let mut is_set_up = false;
             for step in job["steps"].as_array().into_iter().flatten() {
+                is_set_up |= step["uses"] == "./.github/actions/setup";
+                let script = step["run"].as_str().unwrap_or_default();
+                assert!(is_set_up || !script.contains("cargo "), "{name}: {script}");
                 // What is released was compiled from what is checked out.
                 assert!(step["with"]["cache"].is_null() || workflow == "ci", "{name}");
                 if step["uses"].as_str().is_some_and(|uses| uses.starts_with("actions/checkout@")) {
@@ -172,6 +176,16 @@ fn the_jobs_run_here() {
         ("matrix.distro", "debian-13"),
         ("matrix.platform", &platform),
     ]);
+
+    runner.run_action("setup");
+    assert_eq!(
+        runner.calls(),
+        [
+            "rustup toolchain install stable --profile minimal --component clippy,rustfmt",
+            "rustup default stable",
+            "sudo sysctl --write kernel.apparmor_restrict_unprivileged_userns=0",
+        ]
+    );
 
     runner.run("build-base", "plan");
     let bases: Value = serde_json::from_str(&runner.values["needs.plan.outputs.bases"]).unwrap();
