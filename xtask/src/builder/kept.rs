@@ -1,9 +1,11 @@
 //! What builders have made, and what they make: in a folder of its own until it is whole.
 
 use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use super::{Builder, Order, bootc, image_builder, inputs, ostree};
 use crate::disk::{self, DiskName};
@@ -11,7 +13,7 @@ use crate::hint::hinted;
 use crate::oci::Digest;
 use crate::preflight::{Lack, Need};
 use crate::progress::{Progress, human_bytes};
-use crate::store::Store;
+use crate::store::{self, Store};
 
 /// A disk that is kept.
 pub(crate) struct RawDisk {
@@ -31,7 +33,10 @@ pub(crate) fn ensure(
     let inputs = inputs(order)?;
     let lock = lock(order.kept)?;
     let path = order.kept.join(file_name(order.name, inputs));
-    if !path.exists() {
+    if path.exists() && !Identity::is_kept(&path) {
+        progress.warn(format!("{} is not as it was made: it is made anew", path.display()));
+    }
+    if !Identity::is_kept(&path) {
         let (needs, lacks) = order.requirements()?;
         preflight(&needs, &lacks)?;
         make(order, inputs, &path, progress).with_context(|| format!("making a disk of {}", order.name))?;
@@ -55,6 +60,47 @@ pub(crate) fn installer<T>(
     made.with_context(|| format!("making an installer of {}", order.name))
 }
 
+/// What tells that a kept disk is as it was made, without reading all of it.
+#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Identity {
+    inode: u64,
+    /// In bytes.
+    size: u64,
+    /// When it was written: seconds since 1970, and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(path: &Path) -> Result<Identity> {
+        let metadata = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Ok(Identity { inode: metadata.ino(), size: metadata.len(), modified })
+    }
+
+    /// Writes down what the disk at `path` is.
+    fn keep(path: &Path) -> Result<()> {
+        let file = identity_path(path);
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        store::replace_file(&file, &serde_json::to_vec(&Identity::of(path)?)?)
+    }
+
+    /// Whether it still is what was written down.
+    fn is_kept(path: &Path) -> bool {
+        // One without a record that can be read is made again.
+        let text = fs::read(identity_path(path)).unwrap_or_default();
+        let kept: Option<Identity> = serde_json::from_slice(&text).ok();
+        kept.is_some_and(|kept| Identity::of(path).is_ok_and(|found| found == kept))
+    }
+}
+
+/// Beside the folder of disks, which has nothing but disks.
+fn identity_path(raw: &Path) -> PathBuf {
+    let folder = raw.parent().unwrap_or(raw).with_extension("known");
+    folder.join(raw.file_name().unwrap_or_default()).with_extension("json")
+}
+
 impl RawDisk {
     /// Removes the disks that are not made of any of `inputs`: each takes as much room as its image.
     pub(crate) fn keep_only(&self, inputs: &[Digest]) -> Result<()> {
@@ -65,6 +111,11 @@ impl RawDisk {
         for entry in fs::read_dir(folder).with_context(listing)? {
             let other = entry.with_context(listing)?.path();
             if other.extension().is_some_and(|ending| ending == "raw") && !kept.contains(&other) {
+                let identity = identity_path(&other);
+                if identity.exists() {
+                    let removing = || format!("removing {}", identity.display());
+                    fs::remove_file(&identity).with_context(removing)?;
+                }
                 fs::remove_file(&other).with_context(|| format!("removing {}", other.display()))?;
             }
         }
@@ -80,7 +131,8 @@ fn file_name(name: &DiskName, inputs: Digest) -> String {
 fn make(order: &Order<'_>, inputs: Digest, path: &Path, progress: &Progress) -> Result<()> {
     in_folder(order, |folder| {
         let raw = build(order, inputs, folder, progress)?;
-        finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))
+        finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))?;
+        Identity::keep(path)
     })
 }
 

@@ -158,7 +158,7 @@ impl Podman {
         let sh = Shell::new()?;
         let format = "{{.Host.Security.Rootless}} {{.Store.GraphRoot}}";
         let info = exec::read(access.command(&sh, PODMAN.program).args(["info", "--format", format]))
-            .hint("'podman info' has to work as root")?;
+            .map_err(|error| explain(error, &[]))?;
         match info.trim_end().split_once(' ') {
             Some(("false", storage)) => Ok(Podman { access, storage: storage.into() }),
             Some(_) | None => Err(anyhow!("podman works without root here: {}", info.trim_end()))
@@ -381,6 +381,10 @@ fn remedy(text: &str) -> &'static str {
         "check the image's name; '--builder-image' names another builder"
     } else if says(&["pinging container registry", "dial tcp", "i/o timeout"]) {
         "the registry has to be reachable: check the network, and run the command again"
+    } else if says(&["graph driver", "graphdriver", "storage driver", "overlay is not supported"]) {
+        "root's podman cannot use its storage: 'sudo podman info' says why, and containers-storage.conf(5) how to choose a driver, such as vfs"
+    } else if says(&["database is locked", "layer not known", "readlink /var/lib/containers"]) {
+        "podman's storage is damaged: 'sudo podman system check --repair' mends it (podman 5.2), 'sudo podman system reset' empties it"
     } else if says(&["loop device", "losetup", "/dev/loop"]) {
         "run 'sudo modprobe loop', and on the machine itself: a container has loop devices only if it is privileged"
     } else {
@@ -408,6 +412,8 @@ mod tests {
             ("Error: quay.io/a/b:c: image not known", "check the image's name"),
             ("pinging container registry quay.io: dial tcp: lookup quay.io", "reachable"),
             ("losetup: cannot find an unused loop device", "modprobe loop"),
+            ("Error: prior storage driver overlay failed: driver not supported", "containers-storage.conf"),
+            ("Error: layer not known", "podman system check"),
             ("something else", "--builder"),
         ] {
             assert!(remedy(text).contains(expected), "{text}: {}", remedy(text));

@@ -7,6 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
+use super::record::{self, Overwrite};
 use super::{Session, disks, dist};
 use crate::builder::{Builder, Configs, LocalImage};
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
@@ -53,7 +54,15 @@ pub(crate) fn run(flags: &Disk, session: &Session) -> Result<()> {
             check_raw(flags, session)?;
             let name = flags.name.clone().map_or_else(|| name_of(source), Ok)?;
             let options = options(name, &formats, flags.qcow2_compression, session)?;
-            write(source, &formats, &options, &folder, session)?
+            let path = |format: DiskFormat| folder.join(options.name.file(format));
+            // Its own file is refused in any case, with better words.
+            let paths = formats.iter().map(|format| path(*format)).filter(|path| !is_same(path, source));
+            Overwrite::new(flags.force).check(paths, session)?;
+            let report = write(source, &formats, &options, &folder, session)?;
+            for output in &report.outputs {
+                record::keep(&path(output.format), output, None, session)?;
+            }
+            report
         }
         Some(DiskSource::Image(image)) => of_image(image, &formats, &folder, flags, session)?,
         None => of_image(&dist::image(&flags.compose, session)?, &formats, &folder, flags, session)?,
@@ -121,6 +130,7 @@ pub(super) fn default(flags: &Compose, builder: &DiskBuilder, session: &Session)
         formats: &[format],
         options: &options,
         folder: &folder,
+        overwrite: Overwrite::Known,
         kept: &session.cache("raw"),
     };
     disks::make(&request, session)?;
@@ -152,6 +162,7 @@ fn of_image(
         formats,
         options: &options(name, formats, flags.qcow2_compression, session)?,
         folder,
+        overwrite: Overwrite::new(flags.force),
         kept: &session.cache("raw"),
     };
     Ok(Report { outputs: disks::make(&request, session)? })
@@ -238,13 +249,15 @@ pub(super) fn lock(folder: &Path) -> Result<File> {
 
 /// An empty file, to become the one at `path`.
 fn begin(path: PathBuf, source: &Path) -> Result<Unfinished> {
-    let is_source =
-        fs::canonicalize(&path).is_ok_and(|path| fs::canonicalize(source).is_ok_and(|raw| raw == path));
-    if is_source {
+    if is_same(&path, source) {
         return Err(anyhow!("{} would be written over itself", path.display()))
             .hint("write elsewhere with '--output DIR', or under another name with '--name'");
     }
     Unfinished::new(path)
+}
+
+fn is_same(path: &Path, source: &Path) -> bool {
+    fs::canonicalize(path).is_ok_and(|path| fs::canonicalize(source).is_ok_and(|raw| raw == path))
 }
 
 /// An error with the file that it is about, and what to do.

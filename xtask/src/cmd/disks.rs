@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, anyhow};
-use serde::{Deserialize, Serialize};
 
 use super::disk::{self, OutputReport};
+use super::record::{self, Overwrite};
 use super::{Session, installer};
 use crate::builder::{self, Builder, Config, Configs, LocalImage, Order, Product};
 use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
@@ -16,7 +15,6 @@ use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
 use crate::release;
-use crate::store;
 use crate::workspace::settings::Repository;
 
 /// Changes when the same raw becomes other bytes in any format.
@@ -38,6 +36,7 @@ pub(super) struct Request<'a> {
     pub(super) options: &'a Options,
     /// Where the disks go.
     pub(super) folder: &'a Path,
+    pub(super) overwrite: Overwrite,
     /// Where raw disks are kept.
     pub(super) kept: &'a Path,
 }
@@ -66,18 +65,6 @@ struct Recipe {
     size: u64,
 }
 
-/// What is known of a disk that was written.
-#[derive(Debug, Deserialize, Serialize)]
-struct Record {
-    /// What it was made of.
-    inputs: Digest,
-    /// When its file was written, so that one that was touched since is made again.
-    modified: u128,
-    size: u64,
-    virtual_size: u64,
-    sha256: String,
-}
-
 /// What the raws of a request have in common.
 struct Raws<'a> {
     request: &'a Request<'a>,
@@ -90,6 +77,8 @@ struct Raws<'a> {
 /// formats in one pass; and an installer, where the builder makes that by itself.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
     let Request { formats, options, .. } = request;
+    // Before anything slow.
+    request.overwrite.check(formats.iter().map(|format| request.path(*format)), session)?;
     let configs = Configs::read(&session.root, request.ssh_key)?;
     let fetched = session.cache("fetched");
     let upgrades_from = upgrades_from(request.name, request.repository, session)?;
@@ -124,7 +113,7 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             };
             let key = key(variant.inputs, (format, &own), options);
             keys.insert(format, key);
-            match request.recorded(format, key, session) {
+            match record::find(&request.path(format), format, key, session)? {
                 Some(report) => reports.push(report),
                 None => missing.push(format),
             }
@@ -138,9 +127,8 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
             Product::Iso => vec![installer::write(&order, &request.path(DiskFormat::Iso), session)?],
         };
         for report in written {
-            if let Some(key) = keys.get(&report.format) {
-                request.record(&report, *key, session)?;
-            }
+            let inputs = keys.get(&report.format).copied();
+            record::keep(&request.path(report.format), &report, inputs, session)?;
             reports.push(report);
         }
     }
@@ -243,37 +231,6 @@ impl Request<'_> {
     fn path(&self, format: DiskFormat) -> PathBuf {
         self.folder.join(self.options.name.file(format))
     }
-
-    /// The disk that was made of these inputs, if it is there as it was written.
-    fn recorded(&self, format: DiskFormat, inputs: Digest, session: &Session) -> Option<OutputReport> {
-        let path = self.path(format);
-        let text = fs::read(record_path(&path, session)).ok()?;
-        let record: Record = serde_json::from_slice(&text).ok()?;
-        let (size, modified) = state(&path).ok()?;
-        let is_it = record.inputs == inputs && record.size == size && record.modified == modified;
-        is_it.then(|| OutputReport {
-            format,
-            path: session.shown(&path),
-            size,
-            virtual_size: record.virtual_size,
-            sha256: record.sha256,
-        })
-    }
-
-    fn record(&self, report: &OutputReport, inputs: Digest, session: &Session) -> Result<()> {
-        let path = self.path(report.format);
-        let (size, modified) = state(&path).with_context(|| format!("looking at {}", path.display()))?;
-        let record = Record {
-            inputs,
-            modified,
-            size,
-            virtual_size: report.virtual_size,
-            sha256: report.sha256.clone(),
-        };
-        let folder = session.cache("disks");
-        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        store::replace_file(&record_path(&path, session), &serde_json::to_vec(&record)?)
-    }
 }
 
 impl Size {
@@ -289,20 +246,6 @@ impl Size {
             }
         }
     }
-}
-
-/// Where it is written down what a disk is.
-fn record_path(disk: &Path, session: &Session) -> PathBuf {
-    let place = std::path::absolute(disk).unwrap_or_else(|_| disk.to_owned());
-    let key = Digest::of(place.as_os_str().as_encoded_bytes());
-    session.cache("disks").join(format!("{}.json", key.short()))
-}
-
-/// A file's size, and when it was written, in nanoseconds since 1970.
-fn state(path: &Path) -> std::io::Result<(u64, u128)> {
-    let metadata = fs::metadata(path)?;
-    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).map_err(std::io::Error::other)?;
-    Ok((metadata.len(), modified.as_nanos()))
 }
 
 /// What the disks of an image are called when nobody says.

@@ -9,6 +9,7 @@ use super::build::{Made, check_push, make};
 use super::disk::{self, OutputReport};
 use super::packed::{self, PackedReport};
 use super::plan::{Plan, previous_in_layout, previous_in_registry};
+use super::record::Overwrite;
 use super::versions::{Publication, Published, Untagged};
 use super::{Session, advice, disks, sign};
 use crate::builder::{Builder, LocalImage};
@@ -191,6 +192,7 @@ fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -
         formats: &formats,
         options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
         folder: &disk::folder(session),
+        overwrite: Overwrite::new(flags.force),
         kept: &session.cache("raw"),
     };
     match disks::make(&request, session) {

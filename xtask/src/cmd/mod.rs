@@ -22,6 +22,7 @@ mod packed;
 mod plan;
 mod publish;
 mod pull;
+mod record;
 mod referrers;
 mod sign;
 mod tags;

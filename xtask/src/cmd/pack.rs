@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::build::{check_push, refuse_official};
 use super::disk::{self, OutputReport};
 use super::packed::{self, PackedReport, hashed, said};
+use super::record::Overwrite;
 use super::{Session, disks, dist, origin};
 use crate::builder::{Builder, LocalImage};
 use crate::disk::{DiskFormat, Qcow2Compression};
@@ -281,6 +282,7 @@ fn of_formats(
         formats,
         options: &disk::options(disks::name(&name)?, formats, Qcow2Compression::Zstd, session)?,
         folder: &folder,
+        overwrite: Overwrite::Known,
         kept: &session.cache("raw"),
     };
     let outputs = disks::make(&request, session)?;

@@ -34,6 +34,9 @@ pub(crate) struct Disk {
     /// Where the disks go [default: target/dist/disk]
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// Write over files that this command did not write, or that were changed since
+    #[arg(long)]
+    pub(crate) force: bool,
     /// What the files and the OVA's machine are called [default: the image's tag, or the raw's name]
     #[arg(long)]
     pub(crate) name: Option<DiskName>,

@@ -71,6 +71,9 @@ pub(crate) struct Dist {
     /// or a user 'devops' who may become root
     #[arg(long, value_name = "FILE.pub", conflicts_with = "no_disks")]
     pub(crate) ssh_key: Option<PathBuf>,
+    /// Write over disks that no run wrote, or that were changed since
+    #[arg(long, conflicts_with = "no_disks")]
+    pub(crate) force: bool,
     /// Push the image alone, and none of its disks
     #[arg(long)]
     pub(crate) no_pack: bool,

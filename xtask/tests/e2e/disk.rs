@@ -56,6 +56,32 @@ fn a_raw_becomes_all_formats() {
 }
 
 #[test]
+fn somebodys_own_files_are_not_written_over() {
+    let workspace = Workspace::new();
+    write_raw(&workspace.path("../os.raw"), 1);
+    let disk = "disk qcow2 vhd vmdk --from ../os.raw --output ../out";
+    fs::create_dir(workspace.path("../out")).unwrap();
+    workspace.write("../out/os.vhd", "mine");
+    let before = fingerprint(&workspace.path("../out"));
+    assert_snapshot!(workspace.failure(disk), @"
+    error: not written by this command, or changed since: ../out/os.vhd
+    hint: 'cargo xtask disk FORMAT --force' writes it anew, '--output DIR' elsewhere; or move it away
+    ");
+    assert_eq!(fingerprint(&workspace.path("../out")), before);
+    let made = workspace.ok(&format!("{disk} --force"));
+    // What is as it was written is written over, here with other content, and what is gone is written.
+    write_raw(&workspace.path("../os.raw"), 2);
+    fs::remove_file(workspace.path("../out/os.vmdk")).unwrap();
+    assert_ne!(workspace.ok(disk), made);
+    // A change of the content alone is one, too: a machine that ran on it.
+    let qcow2 = workspace.path("../out/os.qcow2");
+    let bytes = fs::read(&qcow2).unwrap();
+    fs::write(&qcow2, &bytes).unwrap();
+    assert!(workspace.failure(disk).contains(" changed since: ../out/os.qcow2\n"));
+    workspace.ok("disk vhd --from ../os.raw --output ../out");
+}
+
+#[test]
 fn what_does_not_do_is_refused() {
     let workspace = Workspace::new();
     write_raw(&workspace.path("../os.raw"), 1);

@@ -275,10 +275,15 @@ fn dist_makes_disks_once() {
     assert_eq!(workspace.json(&dist)["disks"], *disks);
     assert_eq!(fingerprint(&workspace.path("target")), before);
 
-    // A disk that was touched is made again, and no other.
+    // A disk that was changed is somebody's own, until it is given up; no other is made again.
     let qcow2 = workspace.path("target/dist/disk/debian-13-dev.qcow2");
-    fs::write(&qcow2, "damaged").unwrap();
-    assert_eq!(workspace.json(&dist)["disks"], *disks);
+    fs::write(&qcow2, "changed").unwrap();
+    let error = workspace.failure(&dist);
+    let refusal =
+        "error: not written by this command, or changed since: target/dist/disk/debian-13-dev.qcow2\n";
+    assert!(error.starts_with(refusal), "{error}");
+    assert_eq!(fs::read(&qcow2).unwrap(), b"changed");
+    assert_eq!(workspace.json(&format!("{dist} --force"))["disks"], *disks);
     let after = fingerprint(&workspace.path("target/dist/disk"));
     assert_ne!(after[&qcow2], before[&qcow2]);
     let raw = workspace.path("target/dist/disk/debian-13-dev.raw");
