@@ -19,6 +19,7 @@ mod installed;
 mod interrupts;
 mod iso;
 mod jobs;
+mod kills;
 mod manners;
 mod new_app;
 mod pack;

@@ -33,7 +33,7 @@ fn write_raw(path: &Path, mebibytes: u64) {
 }
 
 /// A workspace with the disks `../disks/debian-13-v1.*`.
-fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
+pub(crate) fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
     let workspace = Workspace::new();
     write_raw(&workspace.path("../os.raw"), mebibytes);
     workspace.ok(&format!("disk {formats} --from ../os.raw --name debian-13-v1 --output ../disks"));
@@ -58,14 +58,14 @@ fn written_by(mut command: Command) -> (String, u64) {
 }
 
 /// The file is the one that was packed, and no less sparse.
-fn assert_same(file: &Path, packed: &Path) {
+pub(crate) fn assert_same(file: &Path, packed: &Path) {
     judge("cmp", &format!("{} {}", file.display(), packed.display()));
     assert!(blocks(file) <= blocks(packed), "{} blocks of {}", blocks(file), blocks(packed));
 }
 
 /// What crane, which checks digests, and Go's tar reader find in an image is the file. (`crane
 /// validate` reads gzip layers alone.)
-fn assert_exported(image: &str, packed: &Path) {
+pub(crate) fn assert_exported(image: &str, packed: &Path) {
     let output = Command::new(program("crane")).args(["export", image, "-"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut archive = tar::Archive::new(&output.stdout[..]);
