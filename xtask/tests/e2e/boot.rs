@@ -94,18 +94,35 @@ fn an_upgrade_and_a_rollback_keep_what_is_the_hosts() {
 
 /// It takes one to four minutes where the processor does not help.
 #[test]
-fn the_disk_in_an_ova_boots_by_bios() {
+fn the_raw_boots_by_bios() {
+    let made = made();
+    let raw = made.path("raw");
+    let before = fingerprint(&made.workspace.path("../disks"));
+    let workspace = Workspace::new();
+    let report = workspace.json(&format!("vm test {} --firmware bios {PATIENT}", raw.display()));
+    check_boot(&report, "bios");
+    assert_eq!(fingerprint(&made.workspace.path("../disks")), before, "the disk is as it was");
+    let mut left = names(&workspace.path("target/xtask/vm/1"));
+    left.sort();
+    assert_eq!(left, ["console.log", "qemu.log"]);
+}
+
+/// As long.
+#[test]
+fn the_disk_in_an_ova_boots_by_uefi() {
     let made = made();
     let workspace = Workspace::new();
     workspace.ok(&format!("disk ova --from {} --output ../disks", made.path("raw").display()));
     let before = fingerprint(&workspace.path("../disks"));
-    let report = workspace.json(&format!("vm test ../disks/os.ova --firmware bios {PATIENT}"));
-    check(&report, &["state", "boot-complete.target", "root file system", "GET /health"]);
-    assert_eq!((&report["firmware"], &report["upgrade"]), (&"bios".into(), &Value::Null));
+    let report = workspace.json(&format!("vm test ../disks/os.ova --firmware uefi {PATIENT}"));
+    check_boot(&report, "uefi");
     assert_eq!(fingerprint(&workspace.path("../disks")), before, "the OVA is as it was");
-    let mut left = names(&workspace.path("target/xtask/vm/1"));
-    left.sort();
-    assert_eq!(left, ["console.log", "qemu.log"]);
+}
+
+/// A boot without an upgrade came to what it should.
+fn check_boot(report: &Value, firmware: &str) {
+    check(report, &["state", "boot-complete.target", "root file system", "GET /health"]);
+    assert_eq!((&report["firmware"], &report["upgrade"]), (&firmware.into(), &Value::Null));
 }
 
 /// The processes whose command line names `path`.
