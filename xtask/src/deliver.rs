@@ -54,7 +54,7 @@ impl Delivery<'_> {
                 continue;
             }
             match (&base.home, base_layers) {
-                (Home::Layout(from), BaseLayers::Fetch) => match from.layers_reference()? {
+                (Home::Layout(from), BaseLayers::Fetch) => match from.layers_reference(layer)? {
                     Some(reference) if !from.has(layer)? => {
                         note(layer, self.fetch(store, &reference, layer)?);
                     }
@@ -64,7 +64,7 @@ impl Delivery<'_> {
                     note(layer, store.adopt(from, layer)?);
                 }
                 (Home::Layout(from), BaseLayers::AtHand) => {
-                    let place = from.layers_in()?.unwrap_or_else(|| base.digest.to_string());
+                    let place = from.layers_in(layer)?.unwrap_or_else(|| base.digest.to_string());
                     completeness = Completeness::LayersIn(place);
                 }
                 (Home::Registry(reference), BaseLayers::Fetch) => {
@@ -124,7 +124,7 @@ impl Delivery<'_> {
 /// A blob of an image in a layout: from there, or from the registry that the layout says has it.
 pub(crate) fn layout_source<'a>(store: &'a Store, descriptor: &'a Descriptor) -> Result<BlobSource<'a>> {
     if !store.has(descriptor)?
-        && let Some(reference) = store.layers_reference()?
+        && let Some(reference) = store.layers_reference(descriptor)?
     {
         return Ok(BlobSource::Registry(reference));
     }

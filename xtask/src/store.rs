@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +18,7 @@ use crate::hint::{WithHint, hinted};
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Verified};
+use crate::unfinished::replace_file;
 
 /// Names an image in `index.json`. Source: image-spec, annotations.md.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -168,7 +168,7 @@ impl Store {
         let opening = || format!("opening {}", path.display());
         if !self.has(descriptor)? {
             let error = anyhow!("{} is not in {}", descriptor.digest, self.path.display());
-            return Err(match self.layers_in()? {
+            return Err(match self.layers_in(descriptor)? {
                 Some(reference) => hinted(
                     error,
                     format!("its base's layers stay in {reference}: build with '--full' to fetch them"),
@@ -371,59 +371,33 @@ impl Store {
         replace_file(&self.path.join("index.json"), &serde_json::to_vec(index)?)
     }
 
-    /// The registry that has what is not here, if an image says so.
-    pub(crate) fn layers_in(&self) -> Result<Option<String>> {
+    /// The registry that has what is not here of the images with this layer, if one of them says so.
+    pub(crate) fn layers_in(&self, layer: &Descriptor) -> Result<Option<String>> {
         let index = self.index()?;
-        let reference =
-            entries(&index).into_iter().find_map(|entry| entry.get("annotations")?.get(LAYERS_IN)?.as_str());
-        Ok(reference.map(str::to_owned))
+        for entry in entries(&index) {
+            let place = entry.get("annotations").and_then(|annotations| annotations.get(LAYERS_IN)?.as_str());
+            let Some(place) = place else { continue };
+            let image: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
+                .with_context(|| format!("reading {}/index.json", self.path.display()))?;
+            let mut needed = BTreeSet::new();
+            self.mark(&image, &mut needed)?;
+            if needed.contains(&layer.digest) {
+                return Ok(Some(place.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
-    /// Where the layers are that are not here, as a reference that they can be asked for by.
-    pub(crate) fn layers_reference(&self) -> Result<Option<Reference>> {
+    /// Where the layer is that is not here, as a reference that it can be asked for by.
+    pub(crate) fn layers_reference(&self, layer: &Descriptor) -> Result<Option<Reference>> {
         // Behind a tag, the digest of what it named stands in brackets.
-        let place = self.layers_in()?.filter(|place| place.contains('/'));
+        let place = self.layers_in(layer)?.filter(|place| place.contains('/'));
         Ok(place.and_then(|place| place.split(' ').next().and_then(|name| name.parse().ok())))
     }
 
     fn blob_path(&self, digest: Digest) -> PathBuf {
         self.path.join("blobs/sha256").join(digest.hex())
     }
-}
-
-/// Sees to it that `path` holds `bytes`. It is not touched where it does; otherwise it is replaced
-/// in one step, with the mode that it had, and is on disk afterwards. Only whoever holds the lock
-/// of its folder, or of a layout beside it or around it, may call this, since what a killed run left
-/// of such a step is removed.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let replace = || -> io::Result<()> {
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let temporary = format!(".{}.", name.display());
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(temporary.as_bytes()) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        if fs::read(path).is_ok_and(|old| old == bytes) {
-            return Ok(());
-        }
-        let permissions = match fs::metadata(path) {
-            Ok(old) => old.permissions(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => PermissionsExt::from_mode(0o644),
-            Err(error) => return Err(error),
-        };
-        let mut file = tempfile::Builder::new().prefix(&temporary).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        // Not when it is made: the umask would take from it.
-        file.as_file().set_permissions(permissions)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(folder)?.sync_all()
-    };
-    replace().with_context(|| format!("writing {}", path.display()))
 }
 
 fn entries(index: &Map<String, Value>) -> Vec<&Map<String, Value>> {
@@ -496,29 +470,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_when_it_differs_and_nothing_is_left_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.json");
-        let names =
-            || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
-        replace_file(&path, b"old").unwrap();
-        // A run that was killed.
-        fs::write(dir.path().join(".a.json.x1"), "ne").unwrap();
-        replace_file(&path, b"new").unwrap();
-        assert_eq!((fs::read(&path).unwrap().as_slice(), names()), (&b"new"[..], vec!["a.json".into()]));
-        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-        assert_eq!(mode(), 0o644);
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
-        replace_file(&path, b"newer").unwrap();
-        assert_eq!(mode(), 0o666);
-        replace_file(&path, b"new").unwrap();
-        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
-        let before = inode();
-        replace_file(&path, b"new").unwrap();
-        assert_eq!(inode(), before);
-    }
-
-    #[test]
     fn damage_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let (store, _, layer) = store(dir.path());
@@ -548,6 +499,30 @@ mod tests {
         store.put_with(&descriptor, |_| bail!("disk full")).unwrap_err();
         assert!(!store.has(&descriptor).unwrap());
         assert_eq!(fs::read_dir(dir.path().join("blobs/sha256")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn each_image_says_where_its_own_layers_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _, layer) = store(dir.path());
+        let image = |layer: &Descriptor| {
+            let config = Verified::own(b"{}".to_vec()).descriptor(MediaType::ImageConfig);
+            let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+            Document::parse(Verified::own(manifest.to_string().into_bytes()), None).unwrap()
+        };
+        let layers = ["one", "two"].map(|content| {
+            Verified::own(content.as_bytes().to_vec()).descriptor(MediaType::ImageLayerGzip)
+        });
+        for (tag, layer) in ["a", "b"].iter().zip(&layers) {
+            let document = image(layer);
+            store.put(&document.descriptor(), document.blob()).unwrap();
+            let place = Completeness::LayersIn(format!("localhost:5000/{tag}:t (sha256:0)"));
+            store.tag(tag, &document, &place).unwrap();
+        }
+        let place = |layer| store.layers_reference(layer).unwrap().map(|place| place.to_string());
+        assert_eq!(place(&layers[0]).as_deref(), Some("localhost:5000/a:t"));
+        assert_eq!(place(&layers[1]).as_deref(), Some("localhost:5000/b:t"));
+        assert_eq!(place(&layer), None);
     }
 
     #[test]

@@ -106,9 +106,9 @@ impl<'a> LocalBase<'a> {
         };
         store.read(&manifest.config, MAX_CONFIG)?;
         // An upstream's layers stay in its registry; the last one is always ours.
-        let layers = match store.layers_in()? {
-            None => &manifest.layers[..],
-            Some(_) => &manifest.layers[manifest.layers.len().saturating_sub(1)..],
+        let layers = match manifest.layers.split_last() {
+            Some((ours, _)) if store.layers_in(ours)?.is_some() => std::slice::from_ref(ours),
+            Some(_) | None => &manifest.layers[..],
         };
         for layer in layers {
             if !store.has(layer)? {

@@ -107,7 +107,7 @@ impl LocalImage {
         let Home::Layout(store) = &self.home else { return Ok(None) };
         for layer in &self.manifest.layers {
             if !store.has(layer)? {
-                return Ok(Some(store.layers_in()?.unwrap_or_else(|| "another place".to_owned())));
+                return Ok(Some(store.layers_in(layer)?.unwrap_or_else(|| "another place".to_owned())));
             }
         }
         Ok(None)

@@ -83,7 +83,7 @@ impl Identity {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        store::replace_file(&file, &serde_json::to_vec(&Identity::of(path)?)?)
+        unfinished::replace_file(&file, &serde_json::to_vec(&Identity::of(path)?)?)
     }
 
     /// Whether it still is what was written down.

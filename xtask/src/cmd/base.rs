@@ -18,7 +18,8 @@ use crate::oci::{ImageName, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::store::{self, Store};
+use crate::store::Store;
+use crate::unfinished::replace_file;
 use crate::workspace::distro::{DISTRO_TOML, Stage};
 use crate::workspace::settings::Repository;
 use crate::workspace::{Distro, DistroKind, DistroName, DistroQuery, Workspace};
@@ -193,7 +194,7 @@ fn update_pin(distro: &Distro, registry: &Client, session: &Session) -> Result<(
     lock.lock().with_context(|| format!("locking {}", distro.dir.display()))?;
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", shown.display()))?;
     let pinned = pin::repin(&text, upstream, new).with_context(|| format!("editing {}", shown.display()))?;
-    store::replace_file(&path, pinned.as_bytes())?;
+    replace_file(&path, pinned.as_bytes())?;
     let old = upstream.pin.map_or("not pinned".to_owned(), |digest| digest.to_string());
     let changed = upstream.pin != Some(new);
     let value =

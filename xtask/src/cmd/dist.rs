@@ -23,7 +23,8 @@ use crate::progress::human_bytes;
 use crate::registry::{Client, Until};
 use crate::report::{ImageReport, PushReport};
 use crate::sign::{self as signing, Depth, PrivateKey};
-use crate::store::{self, Store};
+use crate::store::Store;
+use crate::unfinished::replace_file;
 
 pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     if flags.ssh_key.is_some() && flags.deliver.push && !flags.no_pack {
@@ -76,7 +77,7 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
     let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
-    store::replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
+    replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
     drop(lock);
     done?;
 

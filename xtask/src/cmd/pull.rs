@@ -18,7 +18,7 @@ use crate::pack::{AppImage, PackedDisk, UnpackError, Unpacker};
 use crate::progress::{Step, human_bytes};
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::unfinished::Unfinished;
+use crate::unfinished::{Replace, Unfinished};
 
 /// The file that was made. Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -58,13 +58,14 @@ pub(crate) fn run(flags: &Pull, session: &Session) -> Result<()> {
     }
 
     let (path, replace) = target(flags.output.as_deref(), &packed);
+    let replace = if flags.force { Replace::Yes } else { replace };
     let unchanged = is_there(&path, &packed)?;
     if !unchanged {
-        if replace == Replace::No && path.exists() {
+        if replace == Replace::No && path.symlink_metadata().is_ok() {
             return Err(anyhow!("{} is there, and is another disk", path.display()))
-                .hint("name another file with '-o FILE', or remove it");
+                .hint("name another with '-o FILE', or add '--force' to replace it");
         }
-        fetch(&source, &packed, &path, session, &registry)?;
+        fetch(&source, &packed, (&path, replace), session, &registry)?;
     }
     let facts = &packed.facts;
     let size = human_bytes(facts.size);
@@ -87,14 +88,8 @@ pub(crate) fn run(flags: &Pull, session: &Session) -> Result<()> {
     session.print(&report, || format!("{}  {}", report.sha256, report.path.display()))
 }
 
-/// Whether a file that has the name is replaced: only if the user has named it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Replace {
-    Yes,
-    No,
-}
-
-/// The file that the disk becomes.
+/// The file that the disk becomes, and whether one that is there is replaced: only if the user has
+/// named it.
 fn target(output: Option<&Path>, packed: &PackedDisk) -> (PathBuf, Replace) {
     let own = packed.facts.name.to_string();
     match output {
@@ -123,7 +118,7 @@ fn is_there(path: &Path, packed: &PackedDisk) -> Result<bool> {
 fn fetch(
     source: &Source,
     packed: &PackedDisk,
-    path: &Path,
+    (path, replace): (&Path, Replace),
     session: &Session,
     registry: &Client,
 ) -> Result<()> {
@@ -145,7 +140,7 @@ fn fetch(
     fetched
         .and_then(|()| unpacker.finish().map_err(UnpackError::into_hinted))
         .with_context(|| format!("pulling into {}", path.display()))?;
-    unfinished.finish()
+    unfinished.finish_as(replace)
 }
 
 /// Copies a layout's blob, which has to be what its name says.

@@ -14,7 +14,7 @@ use super::disk::OutputReport;
 use crate::disk::DiskFormat;
 use crate::hint::WithHint;
 use crate::oci::Digest;
-use crate::store;
+use crate::unfinished;
 
 /// Which files a run may replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub(super) fn keep(
     let record = Record { inputs, modified, size, virtual_size, sha256 };
     let folder = session.cache("disks");
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    store::replace_file(&record_path(path, session), &serde_json::to_vec(&record)?)
+    unfinished::replace_file(&record_path(path, session), &serde_json::to_vec(&record)?)
 }
 
 /// Where it is written down what a disk is.

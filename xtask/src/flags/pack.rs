@@ -61,6 +61,9 @@ pub(crate) struct Pull {
     /// The file or the folder that it goes to [default: its own name, here]
     #[arg(long, short, value_name = "FILE|DIR")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace another file that has the disk's own name; one that '-o' names is replaced anyway
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Which one of an index it is [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<Platform>,

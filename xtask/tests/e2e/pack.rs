@@ -375,7 +375,7 @@ fn what_does_not_do_is_refused() {
     fs::write(workspace.path("debian-13-v1.raw"), "mine").unwrap();
     assert_snapshot!(fails("pull oci:../out:t"), @"
     error: debian-13-v1.raw is there, and is another disk
-    hint: name another file with '-o FILE', or remove it
+    hint: name another with '-o FILE', or add '--force' to replace it
     ");
     assert_eq!(fs::read(workspace.path("debian-13-v1.raw")).unwrap(), b"mine");
     assert_snapshot!(fails("pull oci:../out:t --platform linux/s390x -o ../back.raw"), @"
