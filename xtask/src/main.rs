@@ -1,5 +1,6 @@
 //! `cargo xtask`: Go source to a bootable, upgradable OS image. docs/architecture.md is the map.
 
+mod archive;
 mod attest;
 mod base;
 mod build;

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use crate::hint::{WithHint, hinted};
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
+use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Verified};
 use crate::unfinished::replace_file;
 
@@ -26,6 +27,9 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LAYOUT: &str = "oci-layout";
 /// Says that the base's layers are not in the layout, and which image in which registry has them.
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
+
+/// What is copied at a time, in bytes.
+const BUFFER: usize = 256 << 10;
 
 /// A layout that is read; from [`Store::create`], one that is written as well.
 pub(crate) struct Store {
@@ -177,6 +181,33 @@ impl Store {
             });
         }
         File::open(&path).with_context(opening)
+    }
+
+    /// Copies a blob to `out`, which has it only if this returns Ok. `on_read` hears of its bytes.
+    pub(crate) fn copy(&self, blob: &Descriptor, out: &mut dyn Write, on_read: &dyn Fn(u64)) -> Result<()> {
+        let reading = || format!("reading {} in {}", blob.digest, self.path.display());
+        let mut file = self.open_blob(blob)?;
+        let mut hashed = DigestWriter::new(out);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let count = file.read(&mut buffer).with_context(reading)?;
+            if count == 0 {
+                break;
+            }
+            hashed.write_all(&buffer[..count])?;
+            on_read(count as u64);
+        }
+        let (_, found, size) = hashed.finish();
+        if size != blob.size {
+            let (digest, expected) = (blob.digest, blob.size);
+            return Err(VerifyError::Size { digest, expected, found: size }).with_context(reading);
+        }
+        if found != blob.digest {
+            return Err(VerifyError::Digest { expected: blob.digest, found })
+                .hint(format!("remove {} and make it again", self.path.display()))
+                .with_context(reading);
+        }
+        Ok(())
     }
 
     /// Whether the blob is there, with the right size. A link is refused: what it points to may
@@ -510,9 +541,8 @@ mod tests {
             let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
             Document::parse(Verified::own(manifest.to_string().into_bytes()), None).unwrap()
         };
-        let layers = ["one", "two"].map(|content| {
-            Verified::own(content.as_bytes().to_vec()).descriptor(MediaType::ImageLayerGzip)
-        });
+        let layers = ["one", "two"]
+            .map(|content| Verified::own(content.as_bytes().to_vec()).descriptor(MediaType::ImageLayerGzip));
         for (tag, layer) in ["a", "b"].iter().zip(&layers) {
             let document = image(layer);
             store.put(&document.descriptor(), document.blob()).unwrap();

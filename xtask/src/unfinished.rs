@@ -175,7 +175,9 @@ mod tests {
         new.finish().unwrap();
         assert_eq!((fs::read(&path).unwrap().as_slice(), names()), (&b"new"[..], vec!["a.raw".into()]));
         // Nor does it stay where a file system has no nameless files.
-        let hidden = State::Hidden(tempfile::Builder::new().prefix(&format!(".a.raw.{MARK}")).tempfile_in(&dir).unwrap());
+        let hidden = State::Hidden(
+            tempfile::Builder::new().prefix(&format!(".a.raw.{MARK}")).tempfile_in(&dir).unwrap(),
+        );
         let hidden = Unfinished { path: path.clone(), state: hidden };
         hidden.file().write_all(b"newer").unwrap();
         hidden.finish().unwrap();
@@ -190,7 +192,10 @@ mod tests {
             let file = tempfile::Builder::new().prefix(&format!(".a.raw.{MARK}")).tempfile_in(&dir).unwrap();
             Unfinished { path: path.clone(), state: State::Hidden(file) }
         };
-        for new in [Unfinished::new(path.clone()).unwrap(), hidden()] {
+        let nameless = || Unfinished::new(path.clone()).unwrap();
+        let both: [&dyn Fn() -> Unfinished; 2] = [&nameless, &hidden];
+        for new in both {
+            let new = new();
             fs::write(&path, "a user's").unwrap();
             let error = format!("{:#}", new.finish_as(Replace::No).unwrap_err());
             assert!(error.contains("File exists"), "{error}");
@@ -198,7 +203,8 @@ mod tests {
             assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
             fs::remove_file(&path).unwrap();
         }
-        for new in [Unfinished::new(path.clone()).unwrap(), hidden()] {
+        for new in both {
+            let new = new();
             new.file().write_all(b"new").unwrap();
             new.finish_as(Replace::No).unwrap();
             assert_eq!(fs::read(&path).unwrap(), b"new");

@@ -10,6 +10,8 @@ mod disk;
 mod disks;
 mod dist;
 mod doctor;
+mod export;
+mod import;
 mod inspect;
 mod installer;
 mod list;
@@ -55,6 +57,8 @@ pub(crate) fn run(flags: Flags) -> Result<()> {
         Command::Disk(disk) => disk::run(&disk, &session),
         Command::Pack(pack) => pack::run(&pack, &session),
         Command::Pull(pull) => pull::run(&pull, &session),
+        Command::Export(export) => export::run(&export, &session),
+        Command::Import(import) => import::run(&import, &session),
         Command::Inspect(inspect) => inspect::run(&inspect, &session),
         Command::Sign(sign) => sign::run(&sign, &session),
         Command::Verify(verify) => verify::run(&verify, &session),

@@ -12,10 +12,9 @@ use crate::disk::DiskFormat;
 use crate::flags::Pull;
 use crate::hint::WithHint;
 use crate::oci::digest::DigestWriter;
-use crate::oci::verified::VerifyError;
 use crate::oci::{Digest, Platform};
 use crate::pack::{AppImage, PackedDisk, UnpackError, Unpacker};
-use crate::progress::{Step, human_bytes};
+use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::source::{Home, Source};
 use crate::unfinished::{Replace, Unfinished};
@@ -133,41 +132,10 @@ fn fetch(
     let step = session.progress.bytes(format!("pulling {}", packed.facts.name), packed.layer.size);
     let fetched = match &source.home {
         Home::Registry(reference) => registry.fetch(reference, &packed.layer, &mut unpacker, &step),
-        Home::Layout(store) => {
-            store.open_blob(&packed.layer).and_then(|blob| copy(blob, packed, &mut unpacker, &step))
-        }
+        Home::Layout(store) => store.copy(&packed.layer, &mut unpacker, &|count| step.advance(count)),
     };
     fetched
         .and_then(|()| unpacker.finish().map_err(UnpackError::into_hinted))
         .with_context(|| format!("pulling into {}", path.display()))?;
     unfinished.finish_as(replace)
-}
-
-/// Copies a layout's blob, which has to be what its name says.
-fn copy(blob: File, packed: &PackedDisk, unpacker: &mut Unpacker<'_>, step: &Step) -> Result<()> {
-    let layer = &packed.layer;
-    let reading = || format!("reading {}", layer.digest);
-    let mut hashed = DigestWriter::new(unpacker);
-    let mut reader = io::BufReader::with_capacity(256 << 10, blob);
-    loop {
-        let bytes = io::BufRead::fill_buf(&mut reader).with_context(reading)?;
-        if bytes.is_empty() {
-            break;
-        }
-        let count = bytes.len();
-        io::Write::write_all(&mut hashed, bytes)?;
-        io::BufRead::consume(&mut reader, count);
-        step.advance(count as u64);
-    }
-    let (_, found, size) = hashed.finish();
-    if size != layer.size {
-        let (digest, expected) = (layer.digest, layer.size);
-        return Err(VerifyError::Size { digest, expected, found: size }).with_context(reading);
-    }
-    if found != layer.digest {
-        return Err(VerifyError::Digest { expected: layer.digest, found })
-            .hint("the layout is damaged: pack the disk again")
-            .with_context(reading);
-    }
-    Ok(())
 }

@@ -158,8 +158,7 @@ impl<'a> Publication<'a> {
             session.progress.line(format!("{latest} stays: {version} is not the last release"));
             return Ok(published);
         }
-        let change =
-            TagChange { before: digest_of(&latest, registry)?, tag: latest, document: image.clone() };
+        let change = TagChange::whole(latest, image.clone(), Tags::Move, registry)?;
         change.carry_out(Tags::Move, registry)?;
         let latest = change.tag;
         session.progress.line(format!("{latest} is {version} now"));
@@ -178,10 +177,19 @@ pub(super) struct TagChange {
 
 impl TagChange {
     fn of_image(made: &Made, registry: &Client) -> Result<TagChange> {
-        let (tag, document) = (made.target.clone(), made.composition.root.clone());
+        TagChange::whole(made.target.clone(), made.composition.root.clone(), made.tags(), registry)
+    }
+
+    /// The same of any tag, which nothing else is added to.
+    pub(super) fn whole(
+        tag: Reference,
+        document: Document,
+        tags: Tags,
+        registry: &Client,
+    ) -> Result<TagChange> {
         let before = digest_of(&tag, registry)?;
         match before {
-            Some(there) if made.tags() == Tags::Stay && there != document.blob().digest() => {
+            Some(there) if tags == Tags::Stay && there != document.blob().digest() => {
                 Err(taken(&tag, there, document.blob().digest()))
             }
             Some(_) | None => Ok(TagChange { tag, document, before }),

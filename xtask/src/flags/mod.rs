@@ -1,6 +1,7 @@
 //! The command line, as typed commands. Nothing here touches a file or the network.
 
 mod app;
+mod archive;
 mod bench;
 mod disk;
 mod image;
@@ -18,6 +19,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use self::app::AddApp;
+pub(crate) use self::archive::{Export, Import};
 pub(crate) use self::bench::{Bench, Benched, Test};
 pub(crate) use self::disk::{Disk, DiskBuilder, DiskSource};
 pub(crate) use self::image::{Build, Compose, Deliver, Diff, Dist, MakeBase};
@@ -144,6 +146,18 @@ Examples:
   cargo xtask pull ghcr.io/me/os:debian-13-qcow2-v3
   cargo xtask pull oci:target/dist/oci:debian-13-raw-dev -o disk.raw")]
     Pull(Pull),
+    /// Write a release, with its base's layers, its disks and signatures, into one file
+    ///
+    /// The file is an OCI layout in a tar: 'skopeo copy oci-archive:FILE:TAG ...' and 'bootc switch
+    /// --transport oci-archive FILE:TAG' read it. The same release makes the same bytes.
+    #[command(after_help = "Examples:
+  cargo xtask export ghcr.io/me/os:debian-13-v3 -o release.tar
+  cargo xtask export")]
+    Export(Export),
+    /// Send what 'export' has written into a registry, checked before anything has a tag
+    #[command(after_help = "Examples:
+  cargo xtask import release.tar --to registry.lan:5000/os")]
+    Import(Import),
     /// Say what an image is, without its layers: a system or a packed disk, its size, where it came from
     #[command(after_help = "Examples:
   cargo xtask inspect ghcr.io/me/os:debian-13-v1

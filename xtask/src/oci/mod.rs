@@ -7,6 +7,7 @@ pub(crate) mod base;
 pub(crate) mod digest;
 pub(crate) mod document;
 pub(crate) mod flatten;
+pub(crate) mod graph;
 pub(crate) mod layer;
 pub(crate) mod merge;
 pub(crate) mod platform;

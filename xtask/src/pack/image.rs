@@ -24,7 +24,7 @@ const VIRTUAL_SIZE: &str = "bootc-testboot.disk.virtual-size";
 const SHA256: &str = "bootc-testboot.disk.sha256";
 const DISTRO: &str = "bootc-testboot.distro";
 const IMAGE_NAME: &str = "bootc-testboot.image.name";
-const IMAGE_DIGEST: &str = "bootc-testboot.image.digest";
+pub(crate) const IMAGE_DIGEST: &str = "bootc-testboot.image.digest";
 
 /// The longest file name: with its folder, it has to fit into a tar header's 100 bytes.
 const LONGEST_NAME: usize = 95;

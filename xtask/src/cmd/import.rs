@@ -1,0 +1,175 @@
+//! `import`: what an archive has, into a registry.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::Session;
+use super::export::ImageReport;
+use super::versions::{TagChange, Tags};
+use crate::archive::{Archive, ArchiveError, Entry};
+use crate::flags::Import;
+use crate::hint::WithHint;
+use crate::oci::document::DocumentError;
+use crate::oci::graph::{Node, nodes};
+use crate::oci::{Descriptor, Digest, Document, Reference};
+use crate::progress::human_bytes;
+use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
+use crate::release::{self, Kind, Tag};
+use crate::workspace::settings::Repository;
+
+/// What was imported. Keys may be added, none renamed.
+#[derive(Debug, Serialize)]
+struct Report {
+    repository: String,
+    images: Vec<ImageReport>,
+    /// The tag that moves to each release, where it moved to this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest: Option<String>,
+}
+
+/// What the archive holds, all of which is in it.
+struct Contents {
+    /// Each behind what it names.
+    nodes: Vec<Node>,
+    named: Vec<(String, Document)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ContentError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+}
+
+pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
+    let registry = session.registry()?;
+    let reading = || format!("reading {}", flags.file.display());
+    let damaged =
+        "it is damaged or hostile, and nothing of it was used: export it again, and compare its SHA-256";
+    let file = File::open(&flags.file).with_context(reading)?;
+    let archive = Archive::open(file).hint(damaged).with_context(reading)?;
+    let contents = Contents::read(&archive).hint(damaged).with_context(reading)?;
+    registry.check_push(&flags.to.tagged(release::UNVERSIONED))?;
+    let changes = changes(&contents, &flags.to, &registry, session)?;
+    let step = session.progress.bytes(format!("checking {}", flags.file.display()), archive.size());
+    archive.check(&|count| step.advance(count)).hint(damaged).with_context(reading)?;
+    step.done(format!("{} is whole: {}", flags.file.display(), human_bytes(archive.size())));
+
+    // Nothing has a tag before all of it is there.
+    for node in &contents.nodes {
+        send(node, &archive, &flags.to, &registry)?;
+    }
+    for (change, tags) in &changes {
+        change.carry_out(*tags, &registry)?;
+    }
+    let latest = latest(&contents, &flags.to, &registry)?;
+    let images = contents
+        .named
+        .into_iter()
+        .map(|(tag, document)| ImageReport { tag, digest: document.blob().digest() });
+    let report = Report {
+        repository: flags.to.to_string(),
+        images: images.collect(),
+        latest: latest.as_ref().map(Reference::to_string),
+    };
+    session.print(&report, || {
+        let line = |image: &ImageReport| format!("{}  {}:{}\n", image.digest, report.repository, image.tag);
+        report.images.iter().map(line).collect()
+    })
+}
+
+impl Contents {
+    /// Refuses an archive that lacks something.
+    fn read(archive: &Archive) -> Result<Contents, ContentError> {
+        let mut contents = Contents { nodes: Vec::new(), named: Vec::new() };
+        let mut seen: BTreeSet<Digest> = BTreeSet::new();
+        for Entry { tag, descriptor } in &archive.named {
+            let mut read = |descriptor: &Descriptor| -> Result<Document, ContentError> {
+                let blob = archive.read(descriptor)?;
+                Ok(Document::parse(blob, Some(descriptor.media_type.as_ref()))?)
+            };
+            for node in nodes(descriptor, &mut read)? {
+                node.blobs.iter().try_for_each(|blob| archive.has(blob))?;
+                if node.descriptor.digest == descriptor.digest {
+                    contents.named.push((tag.clone(), node.document.clone()));
+                }
+                if seen.insert(node.descriptor.digest) {
+                    contents.nodes.push(node);
+                }
+            }
+        }
+        Ok(contents)
+    }
+}
+
+/// What the tags are to name, the systems' last. What cannot be is refused before anything is sent.
+fn changes(
+    contents: &Contents,
+    to: &Repository,
+    registry: &Client,
+    session: &Session,
+) -> Result<Vec<(TagChange, Tags)>> {
+    let mut named: Vec<_> =
+        contents.named.iter().map(|(tag, document)| (Tag::parse(tag), tag, document)).collect();
+    named.sort_by_key(|(parsed, ..)| parsed.as_ref().is_some_and(|tag| tag.kind == Kind::System));
+    let mut changes = Vec::new();
+    for (parsed, tag, document) in named {
+        let target = to.tagged(tag);
+        let tags = match parsed.map(|tag| (tag.kind, tag.version)) {
+            Some((Kind::System | Kind::Disk(_), version)) if version != release::UNVERSIONED => Tags::Stay,
+            Some(_) => Tags::Move,
+            // Signatures that are there may be by other keys.
+            None => match registry.document(&target)? {
+                Some(there) if there.blob().digest() != document.blob().digest() => {
+                    session.progress.warn(format!("{target} is there, and stays as it is"));
+                    continue;
+                }
+                Some(_) | None => Tags::Move,
+            },
+        };
+        changes.push((TagChange::whole(target, document.clone(), tags, registry)?, tags));
+    }
+    Ok(changes)
+}
+
+/// Sends a document, and the blobs that it names, under its digest.
+fn send(node: &Node, archive: &Archive, to: &Repository, registry: &Client) -> Result<()> {
+    let digest = node.descriptor.digest;
+    let (host, name) = (to.registry().to_owned(), to.name().to_owned());
+    let blobs = node.blobs.iter().map(|blob| PushBlob {
+        descriptor: blob.clone(),
+        source: BlobSource::File(Box::new(move || {
+            let blob = archive.open_blob(blob).map_err(io::Error::other)?;
+            Ok(Box::new(blob) as Box<dyn Read + Send>)
+        })),
+    });
+    registry
+        .push(&Push {
+            target: Reference::with_digest(host, name, digest.to_string()),
+            until: Until::Stored,
+            manifests: vec![(node.document.descriptor(), node.document.blob().clone())],
+            blobs: blobs.collect(),
+        })
+        .with_context(|| format!("sending {digest} to {to}"))?;
+    Ok(())
+}
+
+/// Moves each distro's `latest` to a release that is the last one.
+fn latest(contents: &Contents, to: &Repository, registry: &Client) -> Result<Option<Reference>> {
+    let mut moved = None;
+    for (tag, document) in &contents.named {
+        let Some(Tag { kind: Kind::System, distro, version }) = Tag::parse(tag) else { continue };
+        let latest = to.tagged(&release::latest_tag(&distro));
+        if release::is_latest(version, &distro, &registry.tags(&latest)?) {
+            TagChange::whole(latest.clone(), document.clone(), Tags::Move, registry)?
+                .carry_out(Tags::Move, registry)?;
+            moved = Some(latest);
+        }
+    }
+    Ok(moved)
+}

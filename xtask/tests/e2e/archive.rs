@@ -1,0 +1,122 @@
+//! Releases as files: skopeo reads them, and a registry gets back all of what was exported.
+
+use std::fs;
+
+use insta::assert_snapshot;
+
+use crate::harness::{Workspace, judge, skopeo_push};
+use crate::testing::Registry;
+
+/// A workspace and a registry with the release `debian-13-v1`, a disk of it, and a signature.
+fn released() -> (Workspace, Registry, String) {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    // The base's layers are in the registry, and nowhere else.
+    let base = format!("{}/base:t", registry.address());
+    skopeo_push(&format!("oci:{}:t", workspace.path("../standin").display()), &base, "");
+    workspace.ok(&format!(
+        "build --distro debian-13 --base {base} --to oci:../out --push --image {image} --app-version v1"
+    ));
+    fs::write(workspace.path("../os.raw"), vec![7; 3 << 20]).unwrap();
+    workspace.ok("disk qcow2 --from ../os.raw --name debian-13-v1 --output ../disks");
+    workspace.ok(&format!(
+        "pack ../disks/debian-13-v1.qcow2 --from {image}:debian-13-v1 --to {image}:debian-13-qcow2-v1"
+    ));
+    (workspace, registry, image)
+}
+
+fn digest(reference: &str) -> String {
+    judge("crane", &format!("digest {reference}")).trim_end().to_owned()
+}
+
+#[test]
+fn a_release_goes_through_a_file() {
+    let (workspace, _registry, image) = released();
+    // What cosign calls a signature: all that matters here is its tag.
+    let signature = format!("{}.sig", digest(&format!("{image}:debian-13-v1")).replace(':', "-"));
+    judge("crane", &format!("tag {image}:debian-13-qcow2-v1 {signature}"));
+    let export = format!("export {image}:debian-13-v1 -o ../release.tar");
+    let line = workspace.ok(&export);
+    let archive = workspace.path("../release.tar");
+    let sha256 = crate::harness::sha256(&fs::read(&archive).unwrap());
+    assert_eq!(format!("sha256:{}", line.split("  ").next().unwrap()), sha256);
+    // A second one has the same bytes, also out of a layout whose base is elsewhere.
+    assert_snapshot!(workspace.failure(&export), @"
+    error: ../release.tar is there
+    hint: name another file with '-o FILE', or add '--force' to replace it
+    ");
+    let again = workspace.json(&format!("{export} --force"));
+    assert_eq!(again["images"].as_array().unwrap().len(), 3);
+    assert_eq!(again["sha256"], line.split("  ").next().unwrap());
+    workspace.ok("export oci:../out:debian-13-v1 -o ../alone.tar");
+
+    // Another program finds whole images in it.
+    for (archive, tag) in
+        [("release", "debian-13-v1"), ("release", "debian-13-qcow2-v1"), ("alone", "debian-13-v1")]
+    {
+        let from = format!("oci-archive:{}:{tag}", workspace.path(&format!("../{archive}.tar")).display());
+        let to = workspace.path(&format!("../copy-{archive}-{tag}"));
+        judge(
+            "skopeo",
+            &format!("--insecure-policy copy --quiet --preserve-digests {from} dir:{}", to.display()),
+        );
+    }
+
+    let other = Registry::docker();
+    let target = format!("{}/their/os", other.address());
+    let report = workspace.json(&format!("import ../release.tar --to {target}"));
+    assert_eq!(report["latest"], format!("{target}:debian-13-latest"));
+    for tag in ["debian-13-v1", "debian-13-qcow2-v1", &signature] {
+        assert_eq!(digest(&format!("{target}:{tag}")), digest(&format!("{image}:{tag}")));
+    }
+    judge("crane", &format!("validate --remote {target}:debian-13-v1"));
+    // What is there is not sent again, and a version stays what it is.
+    workspace.ok(&format!("import ../release.tar --to {target}"));
+    workspace.ok(&format!(
+        "build --base oci:../standin:t --to {target}:debian-13-v1 --app-version v1 --compression zstd"
+    ));
+    let error = workspace.failure(&format!("import ../release.tar --to {target}"));
+    assert!(error.contains("debian-13-v1 is released, as sha256:"), "{error}");
+}
+
+#[test]
+fn an_archive_that_is_not_whole_leaves_nothing() {
+    let (workspace, registry, image) = released();
+    workspace.ok(&format!("export {image}:debian-13-v1 -o ../release.tar"));
+    let whole = fs::read(workspace.path("../release.tar")).unwrap();
+    let target = format!("{}/their/os", registry.address());
+    let import = |bytes: &[u8]| {
+        fs::write(workspace.path("../bad.tar"), bytes).unwrap();
+        workspace.failure(&format!("import ../bad.tar --to {target}"))
+    };
+    assert!(import(&whole[..whole.len() / 2]).contains("ends within"));
+    let mut flipped = whole.clone();
+    let middle = whole.len() / 2;
+    flipped[middle] ^= 1;
+    assert_snapshot!(import(&flipped), @"
+    error: reading ../bad.tar: a blob in it is not what its name says: sha256:HEX was promised, but what came is sha256:HEX
+    hint: it is damaged or hostile, and nothing of it was used: export it again, and compare its SHA-256
+    ");
+    assert_snapshot!(import(b"<html>"), @"
+    error: reading ../bad.tar: it is no tar, or it is cut off: failed to read entire block
+    hint: it is damaged or hostile, and nothing of it was used: export it again, and compare its SHA-256
+    ");
+    let all = judge("crane", &format!("catalog {}", registry.address()));
+    assert!(!all.contains("their/os"), "{all}");
+}
+
+#[test]
+fn the_release_that_was_made_last_is_exported() {
+    let workspace = Workspace::with_standin();
+    assert_snapshot!(workspace.failure("export"), @"
+    error: reading target/dist/dist.json: No such file or directory (os error 2)
+    hint: make a release, 'cargo xtask dist', or name one that is in a registry
+    ");
+    workspace.ok("dist --base oci:../standin:t --no-disks");
+    workspace.ok("export");
+    let archive = workspace.path("debian-13-dev.tar");
+    let inspected =
+        judge("skopeo", &format!("inspect --raw oci-archive:{}:debian-13-dev", archive.display()));
+    assert!(inspected.contains("\"layers\""), "{inspected}");
+}
