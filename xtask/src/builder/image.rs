@@ -12,6 +12,7 @@ use crate::oci::base::{BOOTC_LABELS, label};
 use crate::oci::{Descriptor, Digest, Document, ImageName, Manifest, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
+use crate::release::UNVERSIONED;
 use crate::source::{Home, Source};
 use crate::store::{Completeness, Store};
 
@@ -128,7 +129,7 @@ impl LocalImage {
     }
 
     pub(super) fn version(&self) -> &str {
-        self.label(VERSION).unwrap_or("0")
+        self.label(VERSION).unwrap_or(UNVERSIONED)
     }
 
     /// The time that it holds.

@@ -13,7 +13,8 @@ use crate::hint::hinted;
 use crate::oci::Digest;
 use crate::preflight::{Lack, Need};
 use crate::progress::{Progress, human_bytes};
-use crate::store::{self, Store};
+use crate::store::Store;
+use crate::unfinished::replace_file;
 
 /// A disk that is kept.
 pub(crate) struct RawDisk {
@@ -83,7 +84,7 @@ impl Identity {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        unfinished::replace_file(&file, &serde_json::to_vec(&Identity::of(path)?)?)
+        replace_file(&file, &serde_json::to_vec(&Identity::of(path)?)?)
     }
 
     /// Whether it still is what was written down.

@@ -59,7 +59,8 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
     let publication = publication.map(|publication| (publication, key.as_ref()));
     let name = ImageName::Layout { dir: layout, tag: Some(made.tag.clone()) };
     advice::warn_of_rebase(&name, &made.base, &registry, session);
-    let stored = store(&made, flags.deliver.base_layers(), session, &registry)?;
+    // It is held to the end: no other run changes what disks are made of, or what dist.json tells of.
+    let (held, stored) = store(&made, flags.deliver.base_layers(), session, &registry)?;
     let mut behind = Behind::default();
     let done = behind.carry_out((&made, &name), publication, flags, (session, &registry));
     let Behind { disks, packed, pushed, published, signed } = behind;
@@ -76,9 +77,8 @@ pub(crate) fn run(flags: &Dist, session: &Session) -> Result<()> {
         signed: &signed,
     };
     let dist_json = serde_json::to_string_pretty(&lasting)? + "\n";
-    let lock = Store::lock_when_free(&session.dist_dir().join("oci"), || ())?;
     replace_file(&session.dist_dir().join("dist.json"), dist_json.as_bytes())?;
-    drop(lock);
+    drop(held);
     done?;
 
     let report = Report { image: &report, disks: &disks, packed: &packed, published, signed: &signed };
@@ -153,11 +153,16 @@ pub(super) fn made(flags: &Compose, session: &Session) -> Result<(Made, ImageNam
     Ok((made, name))
 }
 
-fn store(made: &Made, base_layers: BaseLayers, session: &Session, registry: &Client) -> Result<Stored> {
+fn store(
+    made: &Made,
+    base_layers: BaseLayers,
+    session: &Session,
+    registry: &Client,
+) -> Result<(Store, Stored)> {
     let store = Store::create(&session.dist_dir().join("oci"))?;
     let stored = made.store(&store, &made.tag, base_layers, session, registry)?;
     store.collect_garbage()?;
-    Ok(stored)
+    Ok((store, stored))
 }
 
 /// The disks that Cargo.toml names, where the image can be made into some here.

@@ -1,5 +1,7 @@
 //! `inspect`: what an image is, by its manifest and config; no layer is fetched.
 
+use std::io::{self, BufReader, Read};
+
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -10,13 +12,17 @@ use crate::disk::DiskFormat;
 use crate::flags::Inspect;
 use crate::oci::append::layer_names;
 use crate::oci::base::label;
-use crate::oci::{Digest, Document, MediaType, Platform};
+use crate::oci::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
 use crate::progress::human_bytes;
 use crate::source::{Home, Source};
 
 /// What says that an image is a system. Source: bootc, "Generic guidance for building images".
 const BOOTC: &str = "containers.bootc";
+
+/// No layer is larger when it is unpacked, in bytes; one that claims more is not unpacked to its end.
+const LARGEST: u64 = 64 << 30;
+const BUFFER: usize = 256 << 10;
 
 /// Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -31,8 +37,11 @@ struct Report {
     platforms: Vec<PlatformReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<String>,
-    /// Of all layers, compressed, in bytes.
+    /// Of all layers, as they are transferred, in bytes.
     size: u64,
+    /// The base's layers and ours, where the image says which is which.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<GroupReport>,
     layers: Vec<LayerReport>,
     annotations: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +73,17 @@ struct LayerReport {
     digest: Digest,
     media_type: MediaType,
     size: u64,
+    /// Unpacked, where that is known: of what is not compressed, and of what is in a layout here.
+    unpacked: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupReport {
+    name: &'static str,
+    layers: usize,
+    size: u64,
+    /// Where that of each layer is known.
+    unpacked: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,12 +126,12 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
         Some(disk) => vec![Some(disk.facts.name.to_string())],
         None => layer_names(&config, manifest.layers.len()),
     };
-    let layers = names.into_iter().zip(&manifest.layers).map(|(name, layer)| LayerReport {
-        name,
-        digest: layer.digest,
-        media_type: layer.media_type.clone(),
-        size: layer.size,
+    let layers = names.into_iter().zip(&manifest.layers).map(|(name, layer)| {
+        let unpacked = unpacked(&source, layer).with_context(reading)?;
+        let (digest, media_type) = (layer.digest, layer.media_type.clone());
+        Ok(LayerReport { name, digest, media_type, size: layer.size, unpacked })
     });
+    let layers = layers.collect::<Result<Vec<LayerReport>>>()?;
     let platforms = match &source.document {
         Document::Manifest(_) => Vec::new(),
         Document::Index(index) => index
@@ -143,12 +163,46 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
         platforms,
         created: text("created").map(str::to_owned),
         size: manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
-        layers: layers.collect(),
+        groups: if disk.is_some() { Vec::new() } else { groups(&layers) },
+        layers,
         annotations: manifest.json.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default(),
         disk: disk.map(|disk| DiskReport::new(&disk.facts)),
         referrers,
     };
     session.print(&report, || report.text())
+}
+
+/// The base's layers, and ours; nothing where none is known to be ours.
+fn groups(layers: &[LayerReport]) -> Vec<GroupReport> {
+    let (ours, base): (Vec<&LayerReport>, Vec<&LayerReport>) =
+        layers.iter().partition(|layer| layer.name.is_some());
+    let group = |name, layers: Vec<&LayerReport>| GroupReport {
+        name,
+        layers: layers.len(),
+        size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
+        unpacked: layers.iter().map(|layer| layer.unpacked).sum(),
+    };
+    if ours.is_empty() { Vec::new() } else { vec![group("base", base), group("ours", ours)] }
+}
+
+/// What a layer has when it is unpacked. None is fetched for that.
+fn unpacked(source: &Source, layer: &Descriptor) -> Result<Option<u64>> {
+    if layer.media_type == MediaType::ImageLayer {
+        return Ok(Some(layer.size));
+    }
+    let Home::Layout(store) = &source.home else { return Ok(None) };
+    if !store.has(layer)? {
+        return Ok(None);
+    }
+    let file = BufReader::with_capacity(BUFFER, store.open_blob(layer)?);
+    let reader: Box<dyn Read> = match &layer.media_type {
+        MediaType::ImageLayerGzip => Box::new(flate2::bufread::GzDecoder::new(file)),
+        MediaType::ImageLayerZstd => Box::new(zstd::Decoder::with_buffer(file)?),
+        _ => return Ok(None),
+    };
+    let size = io::copy(&mut reader.take(LARGEST + 1), &mut io::sink())
+        .with_context(|| format!("unpacking {}", layer.digest))?;
+    Ok((size <= LARGEST).then_some(size))
 }
 
 impl DiskReport {
@@ -199,6 +253,11 @@ impl Report {
             }
         }
         text += &format!("{} in {} layers\n", human_bytes(self.size), self.layers.len());
+        for GroupReport { name, layers, size, unpacked } in &self.groups {
+            let unpacked = unpacked.map(|size| format!(", {} unpacked", human_bytes(size)));
+            let size = human_bytes(*size);
+            text += &format!("{name}: {size} in {layers} layers{}\n", unpacked.unwrap_or_default());
+        }
         for layer in &self.layers {
             let name = plain(layer.name.as_deref().unwrap_or("base"));
             text += &format!("  {name:<12} {:>9} {}\n", human_bytes(layer.size), layer.digest.short());

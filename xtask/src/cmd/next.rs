@@ -24,6 +24,8 @@ pub(super) struct Next {
     pub(super) name: String,
     /// What its apps say, if it was made for this.
     pub(super) version: Option<String>,
+    /// Its layout, which no other run changes meanwhile.
+    _held: Option<Store>,
 }
 
 /// The image that the user names.
@@ -32,7 +34,7 @@ pub(super) fn named(name: &ImageName, session: &Session) -> Result<Next> {
     let image = LocalImage::open(name, &registry)?;
     image.fetch(|| Store::create(&session.cache("fetched")), &registry, &session.progress)?;
     image.check().with_context(|| format!("reading {name}"))?;
-    Ok(Next { image, name: name.to_string(), version: None })
+    Ok(Next { image, name: name.to_string(), version: None, _held: None })
 }
 
 /// The image of `workspace` with every app at another version, and another default in /etc.
@@ -58,7 +60,6 @@ pub(super) fn changed(workspace: &Workspace, flags: &Compose, session: &Session)
     let store = Store::create(&dir)?;
     made.store(&store, TAG, BaseLayers::Fetch, session, &registry)?;
     store.collect_garbage()?;
-    drop(store);
     let name = ImageName::Layout { dir, tag: Some(TAG.to_owned()) };
-    Ok(Next { version: Some(version), ..named(&name, session)? })
+    Ok(Next { version: Some(version), _held: Some(store), ..named(&name, session)? })
 }

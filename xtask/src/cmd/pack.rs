@@ -10,7 +10,7 @@ use super::build::{check_push, refuse_official};
 use super::disk::{self, OutputReport};
 use super::packed::{self, PackedReport, hashed, said};
 use super::record::Overwrite;
-use super::{Session, disks, dist, origin};
+use super::{Session, disks, dist, origin, versions};
 use crate::builder::{Builder, LocalImage};
 use crate::disk::{DiskFormat, Qcow2Compression};
 use crate::flags::{Pack, PackSource};
@@ -22,6 +22,7 @@ use crate::progress::human_bytes;
 use crate::registry::{Client, Until};
 use crate::release::{self, AskedVersion, Kind, Tag};
 use crate::store::Store;
+use crate::workspace::DistroName;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -228,22 +229,26 @@ fn of_file(path: &Path, flags: &Pack, session: &Session, registry: &Client) -> R
         Some(image) => {
             let origin = origin::of_image(image, None, registry)?;
             let tag = origin::disk_tag(image, format);
-            (origin, tag)
+            let by_name = || named.map(|tag| release::disk_tag(&tag.distro, format, tag.version));
+            (origin, tag.or_else(by_name))
         }
         None => {
-            let origin = Origin {
-                platform: flags.compose.platform.first().copied().unwrap_or(Platform::host()),
-                created: flags.compose.source_date_epoch,
-                distro: named.as_ref().map(|tag| tag.distro.clone()),
-                version: named.as_ref().map(|tag| tag.version.to_owned()),
-                source: None,
-                revision: None,
-                image: None,
+            let (distro, version) = named_by(flags, named.as_ref(), session, registry)?;
+            let tag = distro.as_ref().zip(version.as_ref());
+            let tag = tag.map(|(distro, version)| release::disk_tag(distro, format, version));
+            let platform = match &flags.compose.platform[..] {
+                [] => Platform::host(),
+                [platform] => *platform,
+                [_, _, ..] => {
+                    return Err(anyhow!("a disk is of one platform")).hint("name one with '--platform'");
+                }
             };
-            (origin, None)
+            let created = flags.compose.source_date_epoch;
+            let origin =
+                Origin { platform, created, distro, version, source: None, revision: None, image: None };
+            (origin, tag)
         }
     };
-    let tag = tag.or_else(|| named.map(|tag| release::disk_tag(&tag.distro, format, tag.version)));
     let report = OutputReport {
         format,
         path: session.shown(path),
@@ -252,6 +257,29 @@ fn of_file(path: &Path, flags: &Pack, session: &Session, registry: &Client) -> R
         sha256: String::new(),
     };
     Ok(Candidate { report, sha256: None, origin, tag })
+}
+
+/// The distro and the version of a disk: what the command line says, and else the file's name.
+fn named_by(
+    flags: &Pack,
+    named: Option<&Tag<'_>>,
+    session: &Session,
+    registry: &Client,
+) -> Result<(Option<DistroName>, Option<String>)> {
+    let workspace = session.workspace()?;
+    let asked = flags.compose.distro.as_ref();
+    let asked = asked.map(|query| workspace.distro_name(query).own_hint(|unknown| unknown.hint()));
+    let distro = asked.transpose()?.or_else(|| named.map(|tag| tag.distro.clone()));
+    let repository = flags.compose.image.as_ref().unwrap_or(&workspace.settings.image);
+    let version = match (&flags.compose.app_version, &distro) {
+        (Some(asked), Some(distro)) => Some(versions::named(asked, distro, repository, (session, registry))?),
+        (Some(_), None) => {
+            return Err(anyhow!("a version is a distro's, and nothing says which one the disk is of"))
+                .hint("name it with '--distro'");
+        }
+        (None, _) => named.map(|tag| tag.version.to_owned()),
+    };
+    Ok((distro, version))
 }
 
 /// Disks of an image, made where they are not there.

@@ -87,7 +87,7 @@ fn test(flags: &VmTest, session: &Session) -> Result<()> {
     step.done(format!("booted {} ({how}) in {:.0} s", disk.display(), nginx.as_secs_f64()));
 
     let upgrade = match next {
-        Some(next::Next { image, name, version }) => {
+        Some(next::Next { image, name, version, .. }) => {
             let registry = Registry::serve(image).context("serving the next image")?;
             let programs: Vec<String> =
                 workspace.apps.iter().map(|app| format!("/usr/bin/{}", app.name)).collect();

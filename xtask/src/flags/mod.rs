@@ -53,12 +53,34 @@ impl Flags {
     /// Refuses what clap cannot tell: an option that would do nothing. In the environment it is
     /// there for other commands, so there it may be.
     fn checked(self, matches: &ArgMatches) -> Result<Flags, clap::Error> {
-        let is_named =
-            |arguments: &ArgMatches| arguments.value_source("image") == Some(ValueSource::CommandLine);
+        let is_named = |arguments: &ArgMatches, name: &str| {
+            arguments.try_contains_id(name).is_ok()
+                && arguments.value_source(name) == Some(ValueSource::CommandLine)
+        };
+        let refuse = |message: String| Err(Flags::command().error(ErrorKind::ArgumentConflict, message));
         match (&self.command, matches.subcommand()) {
-            (Command::Base(base), Some((_, arguments))) if !base.push && is_named(arguments) => {
+            (Command::Base(base), Some((_, arguments))) if !base.push && is_named(arguments, "image") => {
                 let message = "'--image' says where '--push' sends the base: add '--push', or leave it out";
                 Err(Flags::command().error(ErrorKind::MissingRequiredArgument, message))
+            }
+            (Command::Pack(pack), Some((_, arguments))) => {
+                let named = |names: &[&'static str]| {
+                    names.iter().find(|name| is_named(arguments, name)).map(|name| name.replace('_', "-"))
+                };
+                let of_image = ["distro", "base", "app_version", "platform", "compression"];
+                let of_format = ["base", "compression", "builder", "builder_image"];
+                let is_file = |source: &PackSource| matches!(source, PackSource::File(_));
+                if pack.from.is_some()
+                    && let Some(name) = named(&of_image)
+                {
+                    refuse(format!("'--{name}' does nothing beside '--from': the image says it"))
+                } else if pack.disks.iter().all(is_file)
+                    && let Some(name) = named(&of_format)
+                {
+                    refuse(format!("'--{name}' does nothing for a file, which is packed as it is"))
+                } else {
+                    Ok(self)
+                }
             }
             _ => Ok(self),
         }
@@ -292,6 +314,17 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().starts_with("error: '--image' says where '--push' sends"), "{error}");
         check("xtask base debian-13 --push --image ghcr.io/o/n").unwrap();
+        for (arguments, expected) in [
+            ("pack qcow2 --from oci:x --app-version v1", "error: '--app-version' does nothing beside"),
+            ("pack x.raw --from oci:x --platform linux/arm64", "error: '--platform' does nothing beside"),
+            ("pack x.raw --builder bootc", "error: '--builder' does nothing for a file"),
+        ] {
+            let error = check(&format!("xtask {arguments}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+        check("xtask pack x.raw --distro debian-13 --app-version v1 --platform linux/arm64").unwrap();
+        check("xtask pack x.raw qcow2 --builder bootc").unwrap();
         check("xtask build --image ghcr.io/o/n").unwrap();
     }
 

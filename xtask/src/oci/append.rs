@@ -154,9 +154,18 @@ fn config(
     if let Some(created) = created {
         config.insert("created".to_owned(), json!(created.to_string()));
     }
-    if let Some(version) = &provenance.version {
-        let labels = object(object(&mut config, "config")?, "Labels")?;
-        labels.insert(VERSION.to_owned(), json!(version));
+    match &provenance.version {
+        Some(version) => {
+            let labels = object(object(&mut config, "config")?, "Labels")?;
+            labels.insert(VERSION.to_owned(), json!(version));
+        }
+        // The base's version is not ours.
+        None => {
+            let labels = config.get_mut("config").and_then(|config| config.get_mut("Labels"));
+            if let Some(Value::Object(labels)) = labels {
+                labels.shift_remove(VERSION);
+            }
+        }
     }
     let diff_ids = array(object(&mut config, "rootfs")?, "diff_ids")?;
     diff_ids.extend(layers.iter().map(|layer| json!(layer.diff_id())));
@@ -206,9 +215,11 @@ fn manifest(
 fn annotate(annotations: &mut Map<String, Value>, base_digest: Digest, provenance: &Provenance) {
     let Provenance { base_name, version, revision, source } = provenance;
     annotations.insert(BASE_DIGEST.to_owned(), json!(base_digest));
-    // The base may be built on another base, and its commit is not ours.
-    for key in [BASE_NAME, REVISION, SOURCE] {
-        annotations.shift_remove(key);
+    // The base may be built on another base, and its version and commit are not ours.
+    for (key, ours) in [(BASE_NAME, None), (VERSION, version.as_ref()), (REVISION, None), (SOURCE, None)] {
+        if ours.is_none() {
+            annotations.shift_remove(key);
+        }
     }
     for (key, value) in [(BASE_NAME, base_name), (VERSION, version), (REVISION, revision), (SOURCE, source)] {
         if let Some(value) = value {

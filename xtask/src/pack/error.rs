@@ -25,6 +25,9 @@ pub(crate) enum PackError {
     TooLargeCompressed,
     #[error("it is no {format}: {why}")]
     Format { format: crate::disk::DiskFormat, why: &'static str },
+    /// Not all of the disk is in the file.
+    #[error("{0}")]
+    Elsewhere(&'static str),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -46,6 +49,9 @@ impl PackError {
             PackError::Format { .. } => Some(
                 "name the file with the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova, .tar.gz",
             ),
+            PackError::Elsewhere(_) => {
+                Some("put all of it into one file: 'qemu-img convert -O qcow2 -c OLD NEW', and pack that")
+            }
             PackError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
                 Some("name a disk that is there: 'cargo xtask disk' makes some")
             }

@@ -9,6 +9,12 @@ use crate::disk::DiskFormat;
 
 /// Where a qcow2 has its version and its size. Source: QEMU, docs/interop/qcow2.txt, "Header".
 const QCOW2_SIZE_AT: u64 = 24;
+/// Where the length of a backing file's name is, that of the header in version 3, and the features
+/// that a reader has to know: bit 2 says that the data is in another file. Source: the same.
+const QCOW2_BACKING_AT: u64 = 16;
+const QCOW2_FEATURES_AT: u64 = 72;
+const QCOW2_EXTERNAL_DATA: u64 = 1 << 2;
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Where a VMDK has its capacity, in sectors of 512 bytes. Source: VMware, Virtual Disk Format 5.0.
 const VMDK_CAPACITY_AT: u64 = 12;
 const SECTOR: u64 = 512;
@@ -39,15 +45,12 @@ pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackE
     let size = file.metadata()?.len();
     let refuse = |why| PackError::Format { format, why };
     match format {
-        DiskFormat::Raw | DiskFormat::Ami => Ok(size),
-        DiskFormat::Qcow2 => {
-            let magic: [u8; 4] = at(&file, 0).ok_or_else(|| refuse("it is too short"))?;
-            let size = at(&file, QCOW2_SIZE_AT).ok_or_else(|| refuse("it is too short"))?;
-            match &magic {
-                b"QFI\xfb" => Ok(u64::from_be_bytes(size)),
-                _ => Err(refuse("it does not begin like one")),
-            }
-        }
+        DiskFormat::Raw | DiskFormat::Ami => match at(&file, 0) {
+            // `.img` is what some call a qcow2.
+            Some(QCOW2_MAGIC) => Err(refuse("it begins like a qcow2")),
+            Some(_) | None => Ok(size),
+        },
+        DiskFormat::Qcow2 => qcow2(&file),
         DiskFormat::Vmdk => vmdk(&file, 0).ok_or_else(|| refuse("it does not begin like one")),
         DiskFormat::Vhd => {
             let footer = size.checked_sub(VHD_FOOTER).ok_or_else(|| refuse("it is too short"))?;
@@ -75,6 +78,31 @@ pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackE
             place.and_then(|place| vmdk(&file, place)).ok_or_else(|| refuse("it holds no VMDK"))
         }
     }
+}
+
+/// The size of the disk in a qcow2 that has all of it.
+fn qcow2(file: &File) -> Result<u64, PackError> {
+    let refuse = |why| PackError::Format { format: DiskFormat::Qcow2, why };
+    let too_short = || refuse("it is too short");
+    let magic: [u8; 4] = at(file, 0).ok_or_else(too_short)?;
+    let version = u32::from_be_bytes(at(file, 4).ok_or_else(too_short)?);
+    let size = u64::from_be_bytes(at(file, QCOW2_SIZE_AT).ok_or_else(too_short)?);
+    if magic != QCOW2_MAGIC {
+        return Err(refuse("it does not begin like one"));
+    }
+    let backing: [u8; 4] = at(file, QCOW2_BACKING_AT).ok_or_else(too_short)?;
+    // Version 2 has no features.
+    let features = match version {
+        2 => 0,
+        _ => u64::from_be_bytes(at(file, QCOW2_FEATURES_AT).ok_or_else(too_short)?),
+    };
+    if backing != [0; 4] {
+        return Err(PackError::Elsewhere("it is what changed over another disk, its backing file"));
+    }
+    if features & QCOW2_EXTERNAL_DATA != 0 {
+        return Err(PackError::Elsewhere("its data is in another file"));
+    }
+    Ok(size)
 }
 
 /// The size of the disk in a VMDK that begins at `start`.

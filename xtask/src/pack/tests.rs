@@ -476,6 +476,34 @@ fn a_file_is_told_by_its_name_and_its_content() {
     }
 }
 
+#[test]
+fn a_disk_is_in_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    let check = |version: u8, changes: &[(usize, u8)], expected: &str| {
+        let mut header = [0; 512];
+        header[..8].copy_from_slice(&[b'Q', b'F', b'I', 0xfb, 0, 0, 0, version]);
+        header[30] = 1;
+        changes.iter().for_each(|&(at, value)| header[at] = value);
+        std::fs::write(&path, header).unwrap();
+        let shown = match virtual_size(&path, DiskFormat::Qcow2) {
+            Ok(size) => size.to_string(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(shown, expected);
+    };
+    check(3, &[], "256");
+    check(2, &[(79, 4)], "256");
+    check(3, &[(79, 4)], "its data is in another file");
+    for version in [2, 3] {
+        check(version, &[(19, 10)], "it is what changed over another disk, its backing file");
+    }
+    check(3, &[(0, b'q')], "it is no qcow2: it does not begin like one");
+    check(3, &[], "256");
+    let error = virtual_size(&path, DiskFormat::Raw).unwrap_err().to_string();
+    assert_eq!(error, "it is no raw: it begins like a qcow2");
+}
+
 /// From 8 GiB on, a size has no room in a tar's octal digits.
 #[test]
 fn a_size_of_many_gigabytes_is_in_the_header() {

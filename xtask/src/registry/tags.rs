@@ -13,6 +13,7 @@ use super::repository::Repository;
 use super::response::Response;
 use super::transport::{Payload, Request, Transport};
 use crate::oci::Document;
+use crate::oci::reference::is_tag;
 
 /// Tags that are asked for at once; registries may give fewer.
 const PAGE: &str = "1000";
@@ -53,7 +54,12 @@ pub(super) async fn tags(transport: &Transport, repository: &Repository) -> Resu
         let body = response.read(MAX_PAGE).await?;
         let page: Page = serde_json::from_slice(&body)
             .map_err(|_| RegistryError::NotARegistry { url: response.shown() })?;
-        tags.extend(page.tags.unwrap_or_default());
+        let page = page.tags.unwrap_or_default();
+        // Each is shown, and becomes part of an address.
+        if !page.iter().all(|tag| is_tag(tag)) {
+            return Err(RegistryError::NotARegistry { url: response.shown() });
+        }
+        tags.extend(page);
         match next(&response)? {
             Some(next) => url = next,
             None => return Ok(tags),
