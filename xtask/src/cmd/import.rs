@@ -153,6 +153,7 @@ fn send(node: &Node, archive: &Archive, to: &Repository, registry: &Client) -> R
             target: Reference::with_digest(host, name, digest.to_string()),
             until: Until::Stored,
             manifests: vec![(node.document.descriptor(), node.document.blob().clone())],
+            artifacts: Vec::new(),
             blobs: blobs.collect(),
         })
         .with_context(|| format!("sending {digest} to {to}"))?;
