@@ -292,6 +292,7 @@ mod tests {
               --builder <BUILDER>          Who makes disks of the image [default: what the image says, or else image-builder] [possible values: ostree, image-builder, bootc]
               --builder-image <REF>        What 'image-builder' runs: bootc-image-builder's image, or that of image-builder [default: quay.io/centos-bootc/bootc-image-builder:latest]
               --ssh-key <FILE.pub>         Let the owner of this public key log in on the disks: the users of configs/builder/config.toml, or a user 'devops' who may become root
+              --force                      Write over disks that no run wrote, or that were changed since
               --no-pack                    Push the image alone, and none of its disks
               --sign-key <FILE>            Sign the image and its disks with this key, as 'sign' does, before they have a tag
               --dry-run                    Show what would be stored and sent, and what a host would download
