@@ -54,6 +54,9 @@ const SSH_KEYGEN: Need = Need {
 
 /// How long a port that has to be closed is asked whether it is.
 const CLOSED: Duration = Duration::from_secs(8);
+/// What is on the console of a guest that nobody need wait for.
+/// Source: Linux, kernel/panic.c; systemd, units/emergency.service.in and sulogin-shell.
+const DEAD_ENDS: [&str; 2] = ["Kernel panic - not syncing", "You are in emergency mode"];
 /// How many of the console's last lines an error shows.
 const LINES_SHOWN: usize = 12;
 /// What QEMU says when somebody has taken a port since it was free. Source: QEMU, net/slirp.c.
@@ -228,6 +231,9 @@ impl Vm {
             if condition(&self.guest)? {
                 return Ok(self.age());
             }
+            if let Some(end) = dead_end(&self.console()?) {
+                bail!("the guest gave up before {what}: {end}{}", self.last_lines());
+            }
             if self.age() > limit {
                 let error = anyhow!("not within {} s: {what}{}", limit.as_secs(), self.last_lines());
                 return Err(error).hint(format!(
@@ -245,12 +251,19 @@ impl Vm {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// What the guest has written to its console so far; QEMU makes the file when it starts.
+    fn console(&self) -> Result<String> {
+        let console = self.folder.console();
+        match fs::read(&console) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error).with_context(|| format!("reading {}", console.display())),
+        }
+    }
+
     /// The end of what the guest wrote to its console, for an error.
     fn last_lines(&self) -> String {
-        match fs::read(self.folder.console()) {
-            Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes)),
-            Err(_) => "\nits console is silent".to_owned(),
-        }
+        last_lines(&self.console().unwrap_or_default())
     }
 }
 
@@ -263,6 +276,14 @@ impl Ports {
         let port = |listener: TcpListener| Ok::<_, io::Error>(listener.local_addr()?.port());
         Ok(Ports { ssh: port(ssh)?, web: port(web)?, probe: port(probe)? })
     }
+}
+
+/// The line after which a guest goes on no further by itself, if it has come to that.
+fn dead_end(console: &str) -> Option<&str> {
+    console.lines().find_map(|line| {
+        let start = DEAD_ENDS.iter().find_map(|words| line.find(words))?;
+        line.get(start..).map(str::trim_end)
+    })
 }
 
 /// The last lines of a console, each after a line break, without what moves the cursor and colours.
@@ -303,5 +324,24 @@ mod tests {
         assert!(lines.starts_with("\n    line 30\n"), "{lines}");
         assert!(lines.ends_with("\n    Failed to start\n     login:"), "{lines}");
         assert_eq!(last_lines("\r\n"), "\nits console is silent");
+    }
+
+    #[test]
+    fn a_guest_that_gave_up_is_not_waited_for() {
+        let check =
+            |console: &str, expected: Option<&str>| assert_eq!(dead_end(console), expected, "{console}");
+        check("", None);
+        check(
+            "[    0.0] Linux version 6.12\r\n[    2.1] systemd[1]: Reached target emergency.target\r\n",
+            None,
+        );
+        check(
+            "[    0.9] clock\r\n[    1.2] Kernel panic - not syncing: VFS: no root\r\n[    1.3] CPU: 0\r\n",
+            Some("Kernel panic - not syncing: VFS: no root"),
+        );
+        check(
+            "You are in emergency mode. After logging in, type \"journalctl -xb\"\r\n",
+            Some("You are in emergency mode. After logging in, type \"journalctl -xb\""),
+        );
     }
 }
