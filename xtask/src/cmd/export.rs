@@ -18,7 +18,7 @@ use crate::oci::graph::{Node, nodes};
 use crate::oci::{Descriptor, Digest, Document, ImageName, Reference};
 use crate::pack;
 use crate::progress::{Step, human_bytes};
-use crate::registry::Client;
+use crate::registry::{Client, list_document, list_tag};
 use crate::release::{Kind, Tag};
 use crate::source::{Home, Source};
 use crate::unfinished::{Replace, Unfinished};
@@ -135,6 +135,21 @@ impl<'a> Release<'a> {
                 match is_of(&document, image) {
                     true => release.add(other.clone(), &document)?,
                     false => session.progress.warn(format!("{other} is of another image, and left out")),
+                }
+            }
+        }
+        if let ImageName::Registry(reference) = name {
+            // Where the registry's API alone lists what is attached, the archive has the list under a tag: for
+            // registries without that API, and for those with it no harm.
+            let subjects: Vec<Digest> = release.documents.keys().copied().collect();
+            for subject in subjects {
+                let tag = list_tag(subject);
+                if tags.contains(&tag) {
+                    continue;
+                }
+                let attached = registry.referrers(reference, subject)?;
+                if !attached.is_empty() {
+                    release.add(tag, &list_document(&attached)?)?;
                 }
             }
         }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 pub(crate) use error::RegistryError;
 pub(crate) use push::{BlobSource, Push, PushBlob, Pushed, Until};
-pub(crate) use referrers::{Referrer, is_list};
+pub(crate) use referrers::{Referrer, is_list, list_document, tag as list_tag};
 pub(crate) use repository::RegistryName;
 
 use self::auth::{Auth, Scopes};

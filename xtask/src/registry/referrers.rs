@@ -17,7 +17,7 @@ use super::repository::Repository;
 use super::tags::next;
 use super::transport::{Payload, Request, Transport};
 use super::upload::{Item, Presence, Source, Uploader};
-use crate::oci::document::MAX_SIZE;
+use crate::oci::document::{DocumentError, MAX_SIZE};
 use crate::oci::{Artifact, Descriptor, Digest, Document, MediaType, Verified};
 
 /// What a registry with the API answers when it takes a manifest with a subject.
@@ -231,8 +231,25 @@ fn extended(index: Option<&Verified>, artifacts: &[&Artifact]) -> Vec<u8> {
     Value::Object(index).to_string().into_bytes()
 }
 
+/// The list that a registry without the API has under `tag`, for one that was listed by the API.
+pub(crate) fn list_document(referrers: &[Referrer]) -> std::result::Result<Document, DocumentError> {
+    let entry = |referrer: &Referrer| {
+        let mut entry = json!(referrer.descriptor);
+        if let Some(artifact_type) = &referrer.artifact_type {
+            entry["artifactType"] = json!(artifact_type);
+        }
+        entry
+    };
+    // The order in which a registry lists them says nothing.
+    let mut referrers: Vec<&Referrer> = referrers.iter().collect();
+    referrers.sort_by_key(|referrer| referrer.descriptor.digest);
+    let entries: Vec<Value> = referrers.into_iter().map(entry).collect();
+    let index = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": entries});
+    Document::parse(Verified::own(index.to_string().into_bytes()), None)
+}
+
 /// Where referrers are listed without the API.
-fn tag(subject: Digest) -> String {
+pub(crate) fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 

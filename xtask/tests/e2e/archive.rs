@@ -124,3 +124,25 @@ fn the_release_that_was_made_last_is_exported() {
         judge("skopeo", &format!("inspect --raw oci-archive:{}:debian-13-dev", archive.display()));
     assert!(inspected.contains("\"layers\""), "{inspected}");
 }
+
+#[test]
+fn what_the_registrys_api_alone_lists_is_in_the_file() {
+    let workspace = Workspace::with_standin();
+    let (with_api, without) = (Registry::with_referrers(), Registry::docker());
+    let image = format!("{}/me/os", with_api.address());
+    workspace.ok(&format!("build --base oci:../standin:t --app-version v1 --to {image}:debian-13-v1"));
+    let attached = |image: &str| {
+        let inspected = workspace.json(&format!("inspect {image}:debian-13-v1"));
+        let referrers = inspected["referrers"].as_array().unwrap();
+        let mut digests: Vec<String> =
+            referrers.iter().map(|referrer| referrer["digest"].as_str().unwrap().to_owned()).collect();
+        digests.sort();
+        digests
+    };
+    let before = attached(&image);
+    assert_eq!(before.len(), 3);
+    workspace.ok(&format!("export {image}:debian-13-v1 -o ../release.tar"));
+    let target = format!("{}/their/os", without.address());
+    workspace.ok(&format!("import ../release.tar --to {target}"));
+    assert_eq!(attached(&target), before);
+}
