@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
+
 use super::{Fault, FaultProxy, Seen, answer};
 
 /// How a registry treats an upload.
@@ -89,6 +91,14 @@ fn serve(seen: &Seen, manner: Manner, state: &Arc<Mutex<State>>, cut: &Mutex<Box
                 state.stored.insert(path, body);
                 Some(answer("201 Created", &[], b""))
             }),
+            ("GET", true) => match state.lock().unwrap().stored.get(&path) {
+                Some(manifest) => {
+                    let json: Value = serde_json::from_slice(manifest).unwrap();
+                    let media_type = json["mediaType"].as_str().unwrap();
+                    Fault::Answer(answer("200 OK", &[("Content-Type", media_type)], manifest))
+                }
+                None => absent(),
+            },
             _ => absent(),
         };
     };

@@ -161,13 +161,13 @@ fn a_push_that_was_killed_goes_on_in_the_next_run() {
     assert_eq!(names(&journal).len(), 1);
     is_stuck.store(false, Ordering::SeqCst);
 
-    let (before, sessions) = (registry.taken(), registry.sessions());
+    let before = registry.taken();
     let packed: Value = workspace.json(&pack)["packed"][0].clone();
     let layer = &packed["layer"];
     let size = layer["size"].as_u64().unwrap() as usize;
     let sent = registry.taken() - before;
+    // A new session would have begun with the first byte.
     assert!(sent < size - 8_000_000, "{sent} of {size} bytes were sent by the second run");
-    assert_eq!(registry.sessions() - sessions, 1, "the config's");
     assert_eq!(registry.blob(layer["digest"].as_str().unwrap()).map(|blob| blob.len()), Some(size));
     assert_eq!(names(&journal), [""; 0]);
 }
