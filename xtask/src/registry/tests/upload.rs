@@ -265,10 +265,10 @@ fn an_entry_that_is_wrong_harms_nothing() {
     let image = Image::new(&[&layer]);
     let (registry, dir, entry) = given_up(&layer);
     let good = std::fs::read_to_string(&entry).unwrap();
-    let target = format!("{}/os/app:v1", registry.proxy.address());
+    let target = |number: usize| format!("{}/os/app:v{number}", registry.proxy.address());
     let elsewhere = FaultProxy::alone(|_| Fault::Silence);
     let at = |host: &str| good.replace(&format!("http://{}/v2/os/app/blobs", registry.proxy.address()), host);
-    for wrong in [
+    let wrongs = [
         good[..good.len() / 2].to_owned(),
         "x".repeat(100_000),
         at(&format!("http://{}/v2/os/app/blobs", elsewhere.address())),
@@ -276,11 +276,13 @@ fn an_entry_that_is_wrong_harms_nothing() {
         good.replace("12000000", "12000001"),
         // A session that never was.
         good.replace("uploads/", "uploads/99"),
-    ] {
-        assert_ne!(wrong, good);
-        std::fs::write(&entry, &wrong).unwrap();
+    ];
+    for (number, wrong) in wrongs.iter().enumerate() {
+        assert_ne!(*wrong, good);
+        std::fs::write(&entry, wrong).unwrap();
         let before = registry.taken();
-        noting(&dir).push(&image.push(&target.replace("v1", "v2"), None)).unwrap();
+        // A tag that is as it should be asks for no upload.
+        noting(&dir).push(&image.push(&target(number), None)).unwrap();
         assert!(registry.taken() - before > layer.len(), "{wrong:.200} was believed");
         assert!(!entry.exists());
     }
@@ -290,13 +292,13 @@ fn an_entry_that_is_wrong_harms_nothing() {
     std::fs::write(&entry, &good).unwrap();
     let theirs = std::fs::File::open(&entry).unwrap();
     theirs.lock().unwrap();
-    noting(&dir).push(&image.push(&target, None)).unwrap();
+    noting(&dir).push(&image.push(&target(wrongs.len()), None)).unwrap();
     assert_eq!(std::fs::read_to_string(&entry).unwrap(), good);
     drop(theirs);
 
     // After a week, no registry knows of it.
     let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
     std::fs::File::options().write(true).open(&entry).unwrap().set_modified(old).unwrap();
-    noting(&dir).push(&Image::new(&[&bytes(8, 9_000_000)]).push(&target, None)).unwrap();
+    noting(&dir).push(&Image::new(&[&bytes(8, 9_000_000)]).push(&target(0), None)).unwrap();
     assert!(!entry.exists());
 }
