@@ -247,6 +247,17 @@ pub(super) fn lock(folder: &Path) -> Result<File> {
     }
 }
 
+/// An empty file, to become the one at `path`, in whose folder no other run writes as long as the first is open.
+pub(super) fn begin_alone(path: &Path) -> Result<(File, Unfinished)> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let name = path.file_name().with_context(|| format!("{} is not a file's name", path.display()))?;
+    let lock = lock(folder)?;
+    Ok((lock, Unfinished::new(folder.join(name))?))
+}
+
 /// An empty file, to become the one at `path`.
 fn begin(path: PathBuf, source: &Path) -> Result<Unfinished> {
     if is_same(&path, source) {

@@ -21,13 +21,10 @@ use crate::progress::{Step, human_bytes};
 use crate::registry::{Client, list_document, list_tag};
 use crate::release::{Kind, Tag};
 use crate::source::{Home, Source};
-use crate::unfinished::{Replace, Unfinished};
+use crate::unfinished::Replace;
 
 /// What is written at a time, in bytes.
 const BUFFER: usize = 256 << 10;
-/// How the tags begin of what is about an image: signatures, and an index of what else.
-/// Source: cosign, "Signature Spec"; OCI distribution specification, "Referrers Tag Schema".
-const ABOUT: &str = "sha256-";
 
 /// The archive. Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -153,9 +150,9 @@ impl<'a> Release<'a> {
                 }
             }
         }
-        // What is about a signature is of no use to a host.
-        let about: Vec<String> =
-            release.documents.keys().map(|digest| format!("{ABOUT}{}", digest.hex())).collect();
+        // A signature's tag begins as that of the list does. What is about a signature is of no use to a host.
+        // Source: cosign, "Signature Spec"; OCI distribution specification, "Referrers Tag Schema".
+        let about: Vec<String> = release.documents.keys().copied().map(list_tag).collect();
         for other in tags.iter().filter(|other| about.iter().any(|about| other.starts_with(about))) {
             let document = release.read_tag(other)?;
             release.add(other.clone(), &document)?;
@@ -200,13 +197,7 @@ impl<'a> Release<'a> {
 
     /// Writes the archive, which has its name once it is whole. Gives its digest and size.
     fn write(&self, path: &Path, replace: Replace, session: &Session) -> Result<(Digest, u64)> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            Some(_) | None => Path::new("."),
-        };
-        let name = path.file_name().with_context(|| format!("{} is not a file's name", path.display()))?;
-        let _lock = disk::lock(folder)?;
-        let unfinished = Unfinished::new(folder.join(name))?;
+        let (_lock, unfinished) = disk::begin_alone(path)?;
         let bytes = self.blobs.values().map(|blob| blob.size).fold(0, u64::saturating_add);
         let step = session.progress.bytes(format!("exporting {}", self.tag()), bytes);
         let out = BufWriter::with_capacity(BUFFER, DigestWriter::new(unfinished.file()));

@@ -17,7 +17,7 @@ use crate::pack::{AppImage, PackedDisk, UnpackError, Unpacker};
 use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::unfinished::{Replace, Unfinished};
+use crate::unfinished::Replace;
 
 /// The file that was made. Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -121,13 +121,7 @@ fn fetch(
     session: &Session,
     registry: &Client,
 ) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    };
-    let name = path.file_name().with_context(|| format!("{} is not a file's name", path.display()))?;
-    let _lock = disk::lock(folder)?;
-    let unfinished = Unfinished::new(folder.join(name))?;
+    let (_lock, unfinished) = disk::begin_alone(path)?;
     let mut unpacker = Unpacker::new(packed, unfinished.file())?;
     let step = session.progress.bytes(format!("pulling {}", packed.facts.name), packed.layer.size);
     let fetched = match &source.home {

@@ -43,6 +43,14 @@ impl Stage {
         stage
     }
 
+    /// The registry, which has the base, too, as `base:t`.
+    fn with_base(&self) -> &str {
+        let registry = self.image.split('/').next().unwrap();
+        let standin = format!("oci:{}:t", self.workspace.path("../standin").display());
+        skopeo_push(&standin, &format!("{registry}/base:t"), "");
+        registry
+    }
+
     /// How the next builder ends.
     fn set_mode(&self, mode: &str) {
         self.workspace.write("../podman/state/mode", mode);
@@ -329,12 +337,7 @@ fn a_builder_may_make_a_larger_disk() {
 fn a_layout_without_its_base_is_pulled_once_it_is_pushed() {
     let stage = Stage::new();
     let workspace = &stage.workspace;
-    let registry = stage.image.split('/').next().unwrap();
-    skopeo_push(
-        &format!("oci:{}:t", workspace.path("../standin").display()),
-        &format!("{registry}/base:t"),
-        "",
-    );
+    let registry = stage.with_base();
     let build = format!("build --base {registry}/base:t --to");
     workspace.ok(&format!("{build} oci:../partial:v1"));
     workspace.write("Cargo.toml", &SETTINGS.replace("registry.example/os", &format!("{registry}/me/os")));
@@ -542,18 +545,12 @@ fn a_builder_that_an_image_cannot_use_is_refused() {
     assert_eq!(run.code, Some(2), "{}", run.stderr);
 }
 
-/// `dist` makes an image anywhere; it makes no disks where its builder cannot run.
 /// The base's layers are in the registry alone, and no tag of the release is there before its disks.
 #[test]
 fn the_first_release_on_a_base_in_a_registry_has_disks() {
     let stage = Stage::new();
     let workspace = &stage.workspace;
-    let registry = stage.image.split('/').next().unwrap();
-    skopeo_push(
-        &format!("oci:{}:t", workspace.path("../standin").display()),
-        &format!("{registry}/base:t"),
-        "",
-    );
+    let registry = stage.with_base();
     workspace.write("Cargo.toml", &format!("{SETTINGS}formats = [\"qcow2\"]\ndisk-size = \"1 GiB\"\n"));
     stage.calls();
     let image = format!("{registry}/me/new");
@@ -581,6 +578,7 @@ fn the_first_release_on_a_base_in_a_registry_has_disks() {
     assert!(installed.contains(&follows), "{installed:?}");
 }
 
+/// `dist` makes an image anywhere; it makes no disks where its builder cannot run.
 #[test]
 fn dist_does_without_disks_that_only_root_makes() {
     let workspace = Workspace::with_standin();

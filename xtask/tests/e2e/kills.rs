@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{fingerprint, judge};
+use crate::harness::judge;
 use crate::interrupts::{names, wait_until};
-use crate::pack::{assert_exported, assert_same, with_disks};
+use crate::pack::{assert_as_fresh, assert_exported, assert_same, with_disks};
 use crate::testing::{Keeping, Keeps, Manner, Registry, program};
 
 /// How often a run is killed.
@@ -74,12 +74,7 @@ fn a_pack_that_is_killed_at_any_time_is_made_again() {
         }
     }
     workspace.ok(&format!("pack {RAW} --to oci:../out:t"));
-    let files = |path: &str| -> Vec<_> {
-        let root = workspace.path(path);
-        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
-    };
-    assert_eq!(files("../out"), files("../fresh"), "the same blobs, and nothing is left over");
-    workspace.layout("../out").check_blobs();
+    assert_as_fresh(&workspace);
 }
 
 #[test]

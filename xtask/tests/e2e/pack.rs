@@ -594,6 +594,11 @@ fn a_pack_that_is_ended_leaves_nothing() {
         out.check_blobs();
     }
     workspace.ok("pack ../debian-13-v1.raw --to oci:../out:t");
+    assert_as_fresh(&workspace);
+}
+
+/// The layout `out`, after runs that were ended, is what an undisturbed one left in `fresh`.
+pub(crate) fn assert_as_fresh(workspace: &Workspace) {
     let files = |path: &str| -> Vec<_> {
         let root = workspace.path(path);
         fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
