@@ -124,6 +124,8 @@ pub(crate) fn run(flags: &Test, session: &Session) -> Result<()> {
         sh.change_dir(&session.root);
         exec::pass_through(cmd!(sh, "cargo fmt --check")).hint("run 'cargo fmt'")?;
         exec::pass_through(cmd!(sh, "cargo clippy --quiet --all-targets -- --deny warnings"))?;
+        let doc = cmd!(sh, "cargo doc --quiet --no-deps --document-private-items");
+        exec::pass_through(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     }
     // The tests find the programs that were installed for them.
     exec::pass_through(cmd!(sh, "cargo test --quiet").args(&flags.filter))?;

@@ -1,5 +1,8 @@
 //! The command line, as typed commands. Nothing here touches a file or the network.
 
+// The comments are what '--help' says, where `<distro>` and `[:TAG]` stand for themselves.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 mod app;
 mod archive;
 mod bench;

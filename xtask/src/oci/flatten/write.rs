@@ -28,7 +28,7 @@ impl Plan {
 
     /// Writes the tree as one tar: first the directories and symbolic links, each after its parent,
     /// then the files in the order of the layers, each followed by the other paths that it has.
-    /// `open` gives the layers that [`plan`] saw, by their number, and is asked for those alone that
+    /// `open` gives the layers that [`plan`](super::plan) saw, by their number, and is asked for those alone that
     /// have a file in the tree.
     pub(crate) fn write<R: Read + Seek>(
         &self,
