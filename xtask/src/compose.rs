@@ -11,11 +11,10 @@ use crate::base::ResolvedBase;
 use crate::build::Binary;
 use crate::layer::{self, Node, content};
 use crate::oci::append::{Provenance, index};
-use crate::oci::base::created;
 use crate::oci::reference::repository;
 use crate::oci::{
-    Artifact, Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, MediaType, Origin,
-    Platform, Reference, Timestamp, Verified, append,
+    Artifact, Compression, Descriptor, Digest, Document, Image, Layer, LayerWriter, Origin, Platform,
+    Reference, Timestamp, Verified, append,
 };
 use crate::workspace::Workspace;
 
@@ -69,7 +68,7 @@ pub(crate) fn compose(
         let programs = binaries.iter().filter(|binary| binary.platform == base.platform).map(program);
         contents.push(Contents {
             base: base.manifest.blob.digest(),
-            created: settings.created.or_else(|| created(&base.config)),
+            created: settings.created.or_else(|| base.config.created()),
             layers: layers.iter().map(|(.., files)| files.clone()).collect(),
             programs: programs.collect::<Result<_>>()?,
         });
@@ -79,11 +78,11 @@ pub(crate) fn compose(
         }));
         images.push(image);
     }
-    let (root, media_type) = match &images[..] {
-        [image] => (image.manifest.clone(), MediaType::ImageManifest),
-        _ => (index(&images, base.digest, &settings.provenance), MediaType::ImageIndex),
+    let root = match &images[..] {
+        [image] => image.manifest.clone(),
+        [..] => index(&images, base.digest, &settings.provenance),
     };
-    let root = Document::parse(root, Some(media_type.as_ref())).context("reading back what was composed")?;
+    let root = Document::parse(root, None).context("reading back what was composed")?;
     let base_name = base.reference.as_ref().map(repository);
     let provenance = settings.provenance.clone();
     Ok(Composition { images, root, blobs, contents, base_name, provenance })

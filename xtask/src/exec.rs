@@ -421,7 +421,8 @@ mod tests {
         assert_eq!(error, "`sh -c \"echo no >&2; exit 3\"` failed (exit status: 3)\n    no");
         // One that could take what it got for all is ended.
         let short = |_: &mut dyn io::Write| Err(io::Error::other("damaged"));
-        let error = anyhow::Error::from(feed(cmd!(sh, "sh -c 'cat; sleep infinity'"), short, |_| ()).unwrap_err());
+        let error =
+            anyhow::Error::from(feed(cmd!(sh, "sh -c 'cat; sleep infinity'"), short, |_| ()).unwrap_err());
         assert_eq!(format!("{error:#}"), "making what `sh -c \"cat; sleep infinity\"` reads: damaged");
     }
 

@@ -2,14 +2,10 @@
 //! verified by its digest. Layers stay where they are.
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Map, Value};
 
 use crate::diff::NamedLayer;
 use crate::hint::WithHint;
-use crate::oci::append::layer_names;
-use crate::oci::base::os_and_architecture;
-use crate::oci::document::MAX_CONFIG;
-use crate::oci::{Descriptor, Document, ImageName, Manifest, Platform, Reference, Verified};
+use crate::oci::{Config, Descriptor, Document, ImageName, Manifest, Platform, Reference};
 use crate::registry::Client;
 use crate::store::Store;
 
@@ -67,14 +63,11 @@ impl Source {
     pub(crate) fn layers(&self, platform: Platform, registry: &Client) -> Result<Vec<NamedLayer>> {
         let manifest = self.manifest(platform, registry)?;
         let config = self.config(&manifest.config, registry)?;
-        let config: Map<String, Value> =
-            serde_json::from_slice(config.bytes()).context("reading the config")?;
-        let (os, architecture) = os_and_architecture(&config);
-        if Platform::from_oci(os, architecture) != Some(platform) {
-            return Err(anyhow!("it is for {os}/{architecture}, not for {platform}"))
+        if config.platform() != Ok(platform) {
+            return Err(anyhow!("it is for {}, not for {platform}", config.shown_platform()))
                 .hint("choose another with '--platform'");
         }
-        let names = layer_names(&config, manifest.layers.len());
+        let names = config.layer_names(manifest.layers.len());
         Ok(names
             .into_iter()
             .zip(manifest.layers)
@@ -83,9 +76,9 @@ impl Source {
     }
 
     /// The config that `descriptor` names.
-    pub(crate) fn config(&self, descriptor: &Descriptor, registry: &Client) -> Result<Verified> {
+    pub(crate) fn config(&self, descriptor: &Descriptor, registry: &Client) -> Result<Config> {
         match &self.home {
-            Home::Layout(store) => store.read(descriptor, MAX_CONFIG),
+            Home::Layout(store) => store.config(descriptor),
             Home::Registry(reference) => registry.config(reference, descriptor),
         }
         .context("reading the config")

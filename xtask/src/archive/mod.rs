@@ -16,8 +16,6 @@ const LAYOUT: &str = "oci-layout";
 const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256/";
 const LAYOUT_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// What an image in an index is called. Source: OCI image specification, annotations.md.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 #[cfg(test)]
 mod tests;

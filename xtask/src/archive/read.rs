@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use serde_json::{Map, Value};
 
-use super::{BLOBS, INDEX, LAYOUT, REF_NAME};
+use super::{BLOBS, INDEX, LAYOUT};
+use crate::oci::annotation::REF_NAME;
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::MAX_SIZE;
 use crate::oci::verified::VerifyError;

@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use super::{BLOBS, INDEX, LAYOUT, LAYOUT_CONTENT, REF_NAME};
+use super::{BLOBS, INDEX, LAYOUT, LAYOUT_CONTENT};
+use crate::oci::annotation::REF_NAME;
+use crate::oci::tar::header;
 use crate::oci::{Descriptor, MediaType};
 
 /// A tar's unit, in bytes. Source: POSIX.1-2017, pax, "ustar Interchange Format".
@@ -61,15 +63,8 @@ impl<W: Write> Writer<W> {
         size: u64,
         fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
-        // GNU's form, since a blob may have more than the 8 GiB that ustar can say.
-        let mut header = tar::Header::new_gnu();
+        let mut header = header(tar::EntryType::Regular, MODE, size);
         header.set_path(path)?;
-        header.set_mode(MODE);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(size);
-        header.set_entry_type(tar::EntryType::Regular);
         header.set_cksum();
         self.out.write_all(header.as_bytes())?;
         let mut bounded = Bounded { out: &mut self.out, left: size };

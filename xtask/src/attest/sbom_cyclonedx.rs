@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::inventory::{Inventory, Link, Part, PartKind};
 use super::{TOOL, TOOL_VERSION};
-use crate::oci::{Attachment, Digest};
+use crate::oci::{Attachment, Digest, Uuid};
 
 /// Source: IANA's list of media types.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.cyclonedx+json";
@@ -50,7 +50,7 @@ fn document(inventory: &Inventory) -> Value {
         "dependencies": dependencies.collect::<Vec<_>>(),
     });
     if let Some(digest) = subject.digest {
-        document["serialNumber"] = json!(format!("urn:uuid:{}", uuid(digest)));
+        document["serialNumber"] = json!(format!("urn:uuid:{}", Uuid::from(digest)));
     }
     document
 }
@@ -81,19 +81,9 @@ fn component(part: &Part) -> Value {
         && id.as_str() != "image"
     {
         component["externalReferences"] =
-            json!([{"type": "bom", "url": format!("urn:cdx:{}/1", uuid(*digest))}]);
+            json!([{"type": "bom", "url": format!("urn:cdx:{}/1", Uuid::from(*digest))}]);
     }
     component
-}
-
-/// The serial number of an image's SBOM: a UUID of version 8, made from its digest.
-/// Source: RFC 9562, 5.8.
-fn uuid(digest: Digest) -> String {
-    let mut bytes = *digest.bytes();
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// Whether a document is the SBOM of the image with this digest.

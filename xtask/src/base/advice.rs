@@ -4,18 +4,13 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::oci::base::created;
+use crate::oci::annotation::{BASE_DIGEST, BASE_NAME, TITLE};
 use crate::oci::{Base, Digest, ImageName, Reference};
 use crate::workspace::settings::Repository;
 use crate::workspace::{Distro, DistroName, Workspace};
 
 /// What a base says it has, as a list with commas.
 pub(crate) const PROVIDES: &str = "bootc-testboot.provides";
-/// What a base was made from. Source: OCI image specification, annotations.md.
-pub(crate) const UPSTREAM_NAME: &str = "org.opencontainers.image.base.name";
-pub(crate) const UPSTREAM_DIGEST: &str = "org.opencontainers.image.base.digest";
-/// What the distro is called that a base is of. Source: as above.
-pub(crate) const TITLE: &str = "org.opencontainers.image.title";
 
 /// Something that apps take for granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +107,8 @@ pub(crate) fn rebased(
     now: Digest,
 ) -> Option<Advice> {
     let text = |key: &str| annotations?.get(key)?.as_str();
-    let was: Digest = text(UPSTREAM_DIGEST)?.parse().ok()?;
-    let is_same_name = text(UPSTREAM_NAME)? == tag.to_string();
+    let was: Digest = text(BASE_DIGEST)?.parse().ok()?;
+    let is_same_name = text(BASE_NAME)? == tag.to_string();
     (is_same_name && was != now).then(|| Advice::Rebased {
         image: image.to_string(),
         tag: tag.to_string(),
@@ -124,7 +119,7 @@ pub(crate) fn rebased(
 
 /// Whether `other` is a newer base than `this`, by the times that are in them.
 pub(crate) fn newer(this: &Twin<'_>, other: &Twin<'_>, remedy: impl FnOnce() -> String) -> Option<Advice> {
-    let made = |twin: &Twin<'_>| created(&twin.base.config);
+    let made = |twin: &Twin<'_>| twin.base.config.created();
     let is_other = this.base.digest() != other.base.digest();
     (is_other && made(other)? > made(this)?).then(|| Advice::Newer {
         this: this.name.to_string(),
@@ -166,8 +161,8 @@ fn remake_own(situation: &Situation<'_>) -> Option<String> {
 
 fn other_upstream(situation: &Situation<'_>) -> Option<Advice> {
     let Situation { base, distros, remake, .. } = situation;
-    let name = base.label(UPSTREAM_NAME)?;
-    let made_from: Digest = base.label(UPSTREAM_DIGEST)?.parse().ok()?;
+    let name = base.label(BASE_NAME)?;
+    let made_from: Digest = base.label(BASE_DIGEST)?.parse().ok()?;
     let is_of = |distro: &&Distro| distro.upstream().is_some_and(|upstream| upstream.tag.to_string() == name);
     let distro = distros.iter().find(is_of)?;
     let pin = distro.upstream()?.pin.filter(|pin| *pin != made_from)?;
@@ -232,7 +227,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::oci::{Document, MediaType, Platform, Verified};
+    use crate::oci::{Config, Document, MediaType, Platform, Verified};
     use crate::workspace::DistroKind;
     use crate::workspace::distro::Stage;
 
@@ -240,7 +235,7 @@ mod tests {
     fn the_newer_of_two_bases_is_told() {
         let made = |time: &str| {
             let mut base = base(&[]);
-            base.config.insert("created".to_owned(), json!(time));
+            base.config.json.insert("created".to_owned(), json!(time));
             // As another config would make it.
             base.manifest.blob = Verified::own(time.as_bytes().to_vec());
             base
@@ -269,9 +264,9 @@ mod tests {
             "os": "linux", "architecture": "amd64", "config": {"Labels": all},
             "rootfs": {"type": "layers", "diff_ids": []},
         });
-        let config = Verified::own(config.to_string().into_bytes());
+        let config = Config::parse(Verified::own(config.to_string().into_bytes())).unwrap();
         let manifest = json!({
-            "schemaVersion": 2, "layers": [], "config": config.descriptor(MediaType::ImageConfig),
+            "schemaVersion": 2, "layers": [], "config": config.blob.descriptor(MediaType::ImageConfig),
         });
         let manifest = Verified::own(manifest.to_string().into_bytes());
         let Ok(Document::Manifest(manifest)) = Document::parse(manifest, None) else { panic!("a manifest") };
@@ -306,7 +301,7 @@ mod tests {
         };
         let (name, old_text) = ("quay.io/f/f:43", old.to_string());
         let pinned = |digest: Digest| format!("{name}@{digest}");
-        let made_from_old = [(UPSTREAM_NAME, name), (UPSTREAM_DIGEST, old_text.as_str())];
+        let made_from_old = [(BASE_NAME, name), (BASE_DIGEST, old_text.as_str())];
 
         // Bases that say nothing, and tags that stayed.
         check(&[], name, None, &[]);
@@ -316,7 +311,7 @@ mod tests {
         check(&made_from_old, name, None, &[]);
         check(&made_from_old, &pinned(old), None, &[]);
         check(&made_from_old, &format!("quay.io/other/f:43@{new}"), None, &[]);
-        check(&[(UPSTREAM_NAME, name), (UPSTREAM_DIGEST, "sha256:x")], &pinned(new), None, &[]);
+        check(&[(BASE_NAME, name), (BASE_DIGEST, "sha256:x")], &pinned(new), None, &[]);
 
         check(
             &[],
@@ -369,7 +364,7 @@ mod tests {
             let advice = rebased(&image, Some(&annotations), &tag, new);
             assert_eq!(advice.map(|advice| advice.to_string()).as_deref(), expected);
         };
-        let on = |name: &str, digest: &str| json!({UPSTREAM_NAME: name, UPSTREAM_DIGEST: digest});
+        let on = |name: &str, digest: &str| json!({BASE_NAME: name, BASE_DIGEST: digest});
         check(
             on("ghcr.io/o/n:base", &old.to_string()),
             Some(

@@ -15,9 +15,10 @@ use super::engine::{Build, Engine};
 use super::local::LocalBase;
 use super::scratch::{End, Scratch};
 use super::upstream::{inspect, starts_from_upstream};
-use super::{Freshness, TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME, graft};
+use super::{Freshness, graft};
 use crate::exec::interrupt::CleanUp;
 use crate::hint::{WithHint, causes, hinted};
+use crate::oci::annotation::{BASE_DIGEST, BASE_NAME, TITLE, VERSION};
 use crate::oci::{
     Base, Compression, Descriptor, Digest, Document, ImageName, Layer, LayerWriter, MediaType, Platform,
     Reference, Timestamp,
@@ -214,13 +215,12 @@ impl Resolved {
 }
 
 /// What the command knows and the Containerfile does not.
-/// Source: OCI image specification, annotations.md.
 fn labels(distro: &Distro, upstream: &Resolved) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         (TITLE, distro.title.clone()),
-        ("org.opencontainers.image.version", distro.name.release().to_owned()),
-        (UPSTREAM_NAME, upstream.name.to_string()),
-        (UPSTREAM_DIGEST, upstream.digest.to_string()),
+        (VERSION, distro.name.release().to_owned()),
+        (BASE_NAME, upstream.name.to_string()),
+        (BASE_DIGEST, upstream.digest.to_string()),
     ])
 }
 

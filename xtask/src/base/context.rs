@@ -84,13 +84,9 @@ fn write_node(node: &Node, path: &Path) -> std::io::Result<()> {
         Node::Directory => fs::create_dir(path),
         Node::Symlink { target } => symlink(target, path),
         Node::File { mode, content } => {
-            let mode = match mode {
-                FileMode::Plain => 0o644,
-                FileMode::Executable => 0o755,
-            };
             let mut file = File::create(path)?;
             file.write_all(content)?;
-            file.set_permissions(PermissionsExt::from_mode(mode))?;
+            file.set_permissions(PermissionsExt::from_mode(mode.bits()))?;
             file.set_modified(SystemTime::UNIX_EPOCH)
         }
     }

@@ -15,13 +15,14 @@ use serde_json::json;
 use tar::EntryType;
 use xshell::{Shell, cmd};
 
-use super::advice::{PROVIDES, TITLE};
+use super::advice::PROVIDES;
 use super::local::LocalBase;
 use super::{Freshness, collect, read};
-use crate::builder;
 use crate::exec;
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node, Tree, write_tar};
+use crate::oci::annotation::{BUILDER, TITLE, VERSION};
+use crate::oci::tar::{attributes, header};
 use crate::oci::{
     Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp,
     Verified,
@@ -155,11 +156,11 @@ impl Make<'_> {
         let created =
             found.newest.with_context(|| format!("{CUSTOMIZE} left no time in /{NEWEST}"))?.to_string();
         let labels = BTreeMap::from([
-            (builder::LABEL, "ostree"),
+            (BUILDER, "ostree"),
             (PROVIDES, "nginx,systemd"),
             ("containers.bootc", "1"),
             (TITLE, distro.title.as_str()),
-            ("org.opencontainers.image.version", distro.name.release()),
+            (VERSION, distro.name.release()),
             ("ostree.bootable", "true"),
             ("ostree.linux", kernel.as_str()),
         ]);
@@ -304,13 +305,7 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
         if !has_dev && path.as_str() >= "dev" {
             has_dev = true;
             if path != "dev/" {
-                let mut header = tar::Header::new_gnu();
-                header.set_entry_type(EntryType::Directory);
-                header.set_mode(0o755);
-                header.set_uid(0);
-                header.set_gid(0);
-                header.set_mtime(0);
-                header.set_size(0);
+                let mut header = header(EntryType::Directory, 0o755, 0);
                 builder.append_data(&mut header, "dev/", io::empty())?;
             }
         }
@@ -319,14 +314,10 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
         {
             found.kernel = Some(version.to_owned());
         }
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(entry.header().entry_type());
-        header.set_mode(entry.header().mode()?);
+        let mut header = header(entry.header().entry_type(), entry.header().mode()?, entry.size());
         header.set_uid(entry.header().uid()?);
         header.set_gid(entry.header().gid()?);
-        header.set_size(entry.size());
-        header.set_mtime(0);
-        let attributes = extended_attributes(&mut entry)?;
+        let attributes = attributes(&mut entry)?;
         if !attributes.is_empty() {
             builder.append_pax_extensions(
                 attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())),
@@ -359,19 +350,6 @@ fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
     io::copy(archive.into_inner(), &mut io::sink())?;
     builder.finish()?;
     Ok(found)
-}
-
-/// File capabilities and the like. Source: star's `SCHILY.xattr.` keys, which GNU tar writes too.
-fn extended_attributes(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut attributes = Vec::new();
-    for extension in entry.pax_extensions()?.into_iter().flatten() {
-        let extension = extension?;
-        let key = extension.key().map_err(io::Error::other)?;
-        if key.starts_with("SCHILY.xattr.") && key != "SCHILY.xattr.security.selinux" {
-            attributes.push((key.to_owned(), extension.value_bytes().to_owned()));
-        }
-    }
-    Ok(attributes)
 }
 
 /// The packages for `arch`. `@ARCH@` stands for its name, and a list in brackets keeps a line to

@@ -62,7 +62,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::oci::{Compression, Digest, Document, LayerWriter};
+    use crate::oci::{Compression, Config, Digest, Document, LayerWriter};
 
     fn layer(tar: &[u8]) -> Layer {
         let mut writer = LayerWriter::new(Compression::Gzip, Vec::new()).unwrap();
@@ -80,13 +80,13 @@ mod tests {
             "os": "linux", "architecture": "amd64", "config": {"Labels": {"containers.bootc": "1"}},
             "rootfs": {"type": "layers", "diff_ids": tars.iter().map(|tar| id(tar)).collect::<Vec<_>>()},
         });
-        let config = Verified::own(config.to_string().into_bytes());
+        let config = Config::parse(Verified::own(config.to_string().into_bytes())).unwrap();
         let layers: Vec<Descriptor> = tars
             .iter()
             .map(|tar| Verified::own([b"engine", *tar].concat()).descriptor(MediaType::ImageLayerGzip))
             .collect();
         let manifest = json!({
-            "schemaVersion": 2, "config": config.descriptor(MediaType::ImageConfig), "layers": layers,
+            "schemaVersion": 2, "config": config.blob.descriptor(MediaType::ImageConfig), "layers": layers,
             "annotations": {"x": "kept"},
         });
         let manifest = Verified::own(manifest.to_string().into_bytes());

@@ -8,14 +8,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::scratch::Scratch;
 use crate::hint::WithHint;
-use crate::oci::document::MAX_CONFIG;
 use crate::oci::{Digest, Document, ImageName};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{INDEX, LAYOUT, Store};
 use crate::workspace::DistroName;
-
-/// The file that tells that a folder is a layout. Source: OCI image specification, image-layout.md.
-const MARK: &str = "oci-layout";
 
 /// Whether a base that is there already will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +68,7 @@ impl<'a> LocalBase<'a> {
         let is_damaged = || self.freshness == Freshness::Always && self.has_base().is_err();
         if is_damaged() {
             // Another run that is writing it holds the lock, if it has come that far.
-            let lock = dir.join(MARK).is_file().then(|| Store::lock_when_free(dir, on_wait)).transpose()?;
+            let lock = dir.join(LAYOUT).is_file().then(|| Store::lock_when_free(dir, on_wait)).transpose()?;
             if is_damaged() {
                 empty(dir).with_context(|| format!("removing {}", dir.display()))?;
             }
@@ -93,7 +89,7 @@ impl<'a> LocalBase<'a> {
     fn has_base(&self) -> Result<bool> {
         let LocalBase { dir, tag, .. } = self;
         // A run that was killed leaves a layout without an index.
-        if !dir.join("index.json").exists() && is_new(dir)? {
+        if !dir.join(INDEX).exists() && is_new(dir)? {
             return Ok(false);
         }
         let store = Store::open(dir)?;
@@ -104,7 +100,7 @@ impl<'a> LocalBase<'a> {
             Document::Manifest(manifest) => manifest,
             Document::Index(_) => bail!("{tag} is an index"),
         };
-        store.read(&manifest.config, MAX_CONFIG)?;
+        store.config(&manifest.config)?;
         // An upstream's layers stay in its registry; the last one is always ours.
         let layers = match manifest.layers.split_last() {
             Some((ours, _)) if store.layers_in(ours)?.is_some() => std::slice::from_ref(ours),
@@ -121,7 +117,7 @@ impl<'a> LocalBase<'a> {
 
 /// Whether nothing has been put into a layout yet.
 fn is_new(dir: &Path) -> Result<bool> {
-    if !dir.exists() || dir.join(MARK).is_file() {
+    if !dir.exists() || dir.join(LAYOUT).is_file() {
         return Ok(true);
     }
     let mut entries = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
@@ -135,7 +131,7 @@ fn empty(dir: &Path) -> Result<()> {
         return Ok(fs::remove_file(dir)?);
     }
     let mut kept: Vec<PathBuf> = Scratch::left(dir)?.into_iter().map(|scratch| scratch.dir).collect();
-    kept.push(dir.join(MARK));
+    kept.push(dir.join(LAYOUT));
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if !kept.contains(&path) {

@@ -26,7 +26,6 @@ use crate::oci::{Base, Digest, ImageName, Manifest, Platform, Reference};
 use crate::registry::Client;
 use crate::source::{Home, Source};
 
-pub(crate) use advice::{TITLE, UPSTREAM_DIGEST, UPSTREAM_NAME};
 pub(crate) use local::Freshness;
 
 /// A base for each platform that was asked for, and where its layers are.
@@ -77,7 +76,7 @@ pub(crate) fn image(
         check_ours(&source.home, &manifest)?;
         Base::new(manifest, config, platform).own_hint(|error| match error {
             BaseError::Platform { .. } => "choose another with '--platform', or name one for it".to_owned(),
-            BaseError::Config { .. }
+            BaseError::Config(_)
             | BaseError::NotBootable
             | BaseError::DiffIds { .. }
             | BaseError::LayerType { .. }

@@ -35,7 +35,7 @@ fn check(document: Document, image: &Reference, registry: &Client) -> Result<Bas
             "name a bootc image, such as quay.io/centos-bootc/centos-bootc:stream10".to_owned()
         }
         BaseError::Platform { .. } => elsewhere(host),
-        BaseError::Config { .. }
+        BaseError::Config(_)
         | BaseError::DiffIds { .. }
         | BaseError::LayerType { .. }
         | BaseError::FinalDiffId(_) => {

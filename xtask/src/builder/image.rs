@@ -5,19 +5,15 @@ use std::fs::File;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, anyhow};
-use serde_json::{Map, Value};
 
 use crate::hint::{WithHint, hinted};
-use crate::oci::base::{BOOTC_LABELS, label};
-use crate::oci::{Descriptor, Digest, Document, ImageName, Manifest, Platform, Timestamp};
+use crate::oci::annotation::VERSION;
+use crate::oci::{Config, Descriptor, Digest, Document, ImageName, Manifest, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
 use crate::release::UNVERSIONED;
 use crate::source::{Home, Source};
 use crate::store::{Completeness, Store};
-
-/// The version that a system says it has. Source: OCI image specification, annotations.md.
-const VERSION: &str = "org.opencontainers.image.version";
 
 pub(crate) struct LocalImage {
     pub(super) name: ImageName,
@@ -25,7 +21,7 @@ pub(crate) struct LocalImage {
     /// The layout that has the layers of an image in a registry, once they are fetched.
     fetched: OnceLock<Store>,
     pub(crate) manifest: Manifest,
-    config: Map<String, Value>,
+    config: Config,
     /// What a host tells systems by; the manifest has annotations besides, which change nothing.
     pub(crate) config_digest: Digest,
     pub(crate) platform: Platform,
@@ -38,13 +34,9 @@ impl LocalImage {
         let source = Source::open(name, registry).with_context(reading)?;
         let platform = Platform::host();
         let manifest = source.manifest(platform, registry).with_context(reading)?;
-        let config_blob = source.config(&manifest.config, registry).with_context(reading)?;
-        let config: Map<String, Value> = serde_json::from_slice(config_blob.bytes())
-            .context("reading the config")
-            .with_context(reading)?;
-        let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-        if Platform::from_oci(text("os"), text("architecture")) != Some(platform) {
-            return Err(anyhow!("it is for {}/{}", text("os"), text("architecture")))
+        let config = source.config(&manifest.config, registry).with_context(reading)?;
+        if config.platform() != Ok(platform) {
+            return Err(anyhow!("it is for {}", config.shown_platform()))
                 .hint(format!("its programs make the disk, so only a machine of its own kind can; this one is {platform}"))
                 .with_context(reading);
         }
@@ -77,7 +69,7 @@ impl LocalImage {
                 .put_with(layer, |out| registry.fetch(reference, layer, out, &step))
                 .with_context(|| format!("fetching the layers of {reference}"))?;
         }
-        store.put(&self.manifest.config, &registry.config(reference, &self.manifest.config)?)?;
+        store.put(&self.manifest.config, &self.config.blob)?;
         let document = Document::Manifest(self.manifest.clone());
         store.put(&document.descriptor(), document.blob())?;
         // The one that was fetched last is kept, for the next disk of it.
@@ -121,11 +113,11 @@ impl LocalImage {
 
     /// Whether a host that runs bootc boots it.
     pub(super) fn is_bootc(&self) -> bool {
-        BOOTC_LABELS.iter().any(|name| self.label(name).is_some())
+        self.config.is_bootc()
     }
 
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
-        label(&self.config, name)
+        self.config.label(name)
     }
 
     pub(super) fn version(&self) -> &str {
@@ -134,7 +126,7 @@ impl LocalImage {
 
     /// The time that it holds.
     pub(super) fn created(&self) -> Option<Timestamp> {
-        self.config.get("created").and_then(Value::as_str).and_then(Timestamp::from_rfc_3339)
+        self.config.created()
     }
 
     /// The config or a layer, as it was packed.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::grub::{CORE_SECTOR, SECTOR};
-use crate::oci::{Arch, Digest};
+use crate::oci::{Arch, Digest, Uuid};
 
 /// Partitions begin at whole MiB, as every partitioning program has it.
 pub(super) const MIB: u64 = 1 << 20;
@@ -117,15 +117,9 @@ impl Layout {
         table
     }
 
-    /// A UUID for `what`. Source: RFC 9562, 5.8: version 8, whose other bits are ours.
+    /// A UUID for `what`.
     fn uuid(&self, what: &str) -> String {
-        let digest = Digest::of(format!("{}\n{what}", self.inputs).as_bytes());
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest.bytes()[..16]);
-        bytes[6] = bytes[6] & 0x0f | 0x80;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        Uuid::from(Digest::of(format!("{}\n{what}", self.inputs).as_bytes())).to_string()
     }
 }
 

@@ -28,6 +28,7 @@ use clap::ValueEnum;
 
 use crate::disk::{DiskFormat, DiskName, Medium};
 use crate::hint::{WithHint, hinted};
+use crate::oci::annotation::BUILDER;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::preflight::{Lack, Need};
 use crate::progress::Progress;
@@ -39,9 +40,6 @@ pub(crate) use self::config::{Config, Configs};
 pub(crate) use self::image::LocalImage;
 pub(crate) use self::image_builder::IMAGE as BUILDER_IMAGE;
 pub(crate) use self::kept::{RawDisk, ensure, installer};
-
-/// An image that installs itself says by this label which builder does it.
-pub(crate) const LABEL: &str = "bootc-testboot.builder";
 
 /// Who makes a disk of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -114,7 +112,7 @@ impl Builder {
     /// The builder that was asked for, or else the one that `image` asks for, if it can make a disk of
     /// it.
     pub(crate) fn choose(image: &LocalImage, asked: Option<Builder>, name: &ImageName) -> Result<Builder> {
-        let own = image.label(LABEL).and_then(|name| Builder::from_str(name, false).ok());
+        let own = image.label(BUILDER).and_then(|name| Builder::from_str(name, false).ok());
         let builder = asked.or(own).unwrap_or(Builder::Osbuild);
         match (builder, own) {
             // Whether it has the programs is seen when its layers are.

@@ -18,7 +18,7 @@ use crate::oci::{ImageName, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::registry::Client;
 use crate::source::{Home, Source};
-use crate::store::Store;
+use crate::store::{INDEX, Store};
 use crate::unfinished::replace_file;
 use crate::workspace::distro::{DISTRO_TOML, Stage};
 use crate::workspace::settings::Repository;
@@ -125,7 +125,7 @@ fn local_dir(distro: &DistroName, session: &Session) -> PathBuf {
 }
 
 pub(super) fn has_image(name: &ImageName) -> bool {
-    matches!(name, ImageName::Layout { dir, .. } if dir.join("index.json").exists())
+    matches!(name, ImageName::Layout { dir, .. } if dir.join(INDEX).exists())
 }
 
 /// What was asked for, beside the distro.

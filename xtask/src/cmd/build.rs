@@ -23,7 +23,7 @@ use crate::preflight::Need;
 use crate::registry::{Client, Pushed, Until};
 use crate::release::{self, AskedVersion, UNVERSIONED};
 use crate::report::{self, BaseReport, ImageReport, PushReport};
-use crate::store::{Completeness, Store};
+use crate::store::{Completeness, LAYOUT, Store};
 use crate::workspace::settings::Repository;
 use crate::workspace::{DistroName, Workspace};
 
@@ -197,7 +197,7 @@ fn refuse_folder(name: &ImageName) -> Result<()> {
     let ImageName::Registry(reference) = name else { return Ok(()) };
     let repository = reference.repository();
     let folder = Path::new(repository.strip_prefix("library/").unwrap_or(repository));
-    if reference.registry() == "docker.io" && folder.join("oci-layout").is_file() {
+    if reference.registry() == "docker.io" && folder.join(LAYOUT).is_file() {
         return Err(anyhow!("{} is a folder here, and {reference} an image in a registry", folder.display()))
             .hint(format!("write 'oci:{}'", folder.display()));
     }

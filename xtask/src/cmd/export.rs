@@ -13,10 +13,10 @@ use super::{Session, disk};
 use crate::archive::Writer;
 use crate::flags::Export;
 use crate::hint::WithHint;
+use crate::oci::annotation::IMAGE_DIGEST;
 use crate::oci::digest::DigestWriter;
 use crate::oci::graph::{Node, nodes};
 use crate::oci::{Descriptor, Digest, Document, ImageName, Reference};
-use crate::pack;
 use crate::progress::{Step, human_bytes};
 use crate::registry::{Client, list_document, list_tag};
 use crate::release::{Kind, Tag};
@@ -228,8 +228,7 @@ impl<'a> Release<'a> {
 
 /// Whether a disk or a release's manifest is of this image, as far as it says.
 fn is_of(document: &Document, image: Digest) -> bool {
-    let annotation =
-        document.annotations().and_then(|all| Some(all.get(pack::IMAGE_DIGEST)?.as_str()?.to_owned()));
+    let annotation = document.annotations().and_then(|all| Some(all.get(IMAGE_DIGEST)?.as_str()?.to_owned()));
     let subject = || {
         let json: Value = serde_json::from_slice(document.blob().bytes()).ok()?;
         Some(json.get("subject")?.get("digest")?.as_str()?.to_owned())

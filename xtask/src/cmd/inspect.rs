@@ -10,8 +10,6 @@ use super::referrers::{self, ReferrerReport};
 use super::{Session, packed as packing};
 use crate::disk::DiskFormat;
 use crate::flags::Inspect;
-use crate::oci::append::layer_names;
-use crate::oci::base::label;
 use crate::oci::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
 use crate::progress::human_bytes;
@@ -111,20 +109,17 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
     let source = Source::open(&flags.image, &registry).with_context(reading)?;
     let platform = flags.platform.unwrap_or_else(Platform::host);
     let manifest = source.manifest(platform, &registry).with_context(reading)?;
-    let blob = source.config(&manifest.config, &registry).with_context(reading)?;
-    let config: Map<String, Value> =
-        serde_json::from_slice(blob.bytes()).context("reading the config").with_context(reading)?;
+    let config = source.config(&manifest.config, &registry).with_context(reading)?;
     let disk = match PackedDisk::is_claimed_by(&manifest) {
         true => {
-            let read = PackedDisk::read(&manifest, &blob);
+            let read = PackedDisk::read(&manifest, &config);
             Some(read.map_err(|error| packing::not_packed(error, &flags.image))?)
         }
         false => None,
     };
-    let text = |key: &str| config.get(key).and_then(Value::as_str);
     let names = match &disk {
         Some(disk) => vec![Some(disk.facts.name.to_string())],
-        None => layer_names(&config, manifest.layers.len()),
+        None => config.layer_names(manifest.layers.len()),
     };
     let layers = names.into_iter().zip(&manifest.layers).map(|(name, layer)| {
         let unpacked = unpacked(&source, layer).with_context(reading)?;
@@ -154,14 +149,14 @@ pub(crate) fn run(flags: &Inspect, session: &Session) -> Result<()> {
         reference: session.shown_name(&flags.image).to_string(),
         digest: root.digest,
         media_type: root.media_type,
-        kind: match (&disk, label(&config, BOOTC)) {
+        kind: match (&disk, config.label(BOOTC)) {
             (Some(_), _) => Kind::Disk,
             (None, Some(_)) => Kind::System,
             (None, None) => Kind::Image,
         },
-        platform: format!("{}/{}", text("os").unwrap_or("?"), text("architecture").unwrap_or("?")),
+        platform: config.shown_platform(),
         platforms,
-        created: text("created").map(str::to_owned),
+        created: config.text("created").map(str::to_owned),
         size: manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
         groups: if disk.is_some() { Vec::new() } else { groups(&layers) },
         layers,

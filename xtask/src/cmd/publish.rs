@@ -2,16 +2,13 @@
 //! moves.
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Map, Value};
 
 use super::Session;
 use crate::base::publish::{MAX_A_DAY, Place, dated, place, tag};
 use crate::deliver::layout_source;
 use crate::hint::WithHint;
-use crate::oci::base::{created, os_and_architecture};
-use crate::oci::document::MAX_CONFIG;
 use crate::oci::merge::{PlatformImages, index, platform_images};
-use crate::oci::{Descriptor, Document, Manifest, Platform, Reference, Timestamp, Verified};
+use crate::oci::{Descriptor, Document, Manifest, Platform, Reference, Timestamp};
 use crate::progress::human_bytes;
 use crate::registry::{Client, Push, PushBlob, Until};
 use crate::report::PushReport;
@@ -42,12 +39,10 @@ impl<'a> Publication<'a> {
             return Err(anyhow!("the base of {} is no single image", distro.name))
                 .hint("make it again with '--force'");
         };
-        let config = parse(&store.read(&manifest.config, MAX_CONFIG)?)?;
-        let (os, architecture) = os_and_architecture(&config);
-        let platform = Platform::from_oci(os, architecture)
-            .ok_or_else(|| anyhow!("the base is for {os}/{architecture}, which nothing boots on"))?;
+        let config = store.config(&manifest.config)?;
+        let platform = config.platform().with_context(|| format!("reading the base of {}", distro.name))?;
         let day = epoch
-            .or_else(|| created(&config))
+            .or_else(|| config.created())
             .ok_or_else(|| anyhow!("the base does not say when it was made"))
             .hint("set SOURCE_DATE_EPOCH to the seconds since 1970 that its day's tag is to name")?;
         Ok(Publication { distro, store, document, manifest, platform, day })
@@ -146,7 +141,7 @@ fn images(target: &Reference, registry: &Client) -> Result<PlatformImages> {
     let Some(document) = registry.document(target).with_context(reading)? else {
         return Ok(PlatformImages::new());
     };
-    let config = |manifest: &Manifest| parse(&registry.config(target, &manifest.config)?);
+    let config = |manifest: &Manifest| registry.config(target, &manifest.config);
     let images = platform_images(&document, config)
         .hint("a base's tag has to be a bootc image: remove it, or name another repository with '--image'")
         .with_context(reading)?;
@@ -154,8 +149,4 @@ fn images(target: &Reference, registry: &Client) -> Result<PlatformImages> {
         bail!("{target} is an index without an image for a platform that can boot");
     }
     Ok(images)
-}
-
-fn parse(config: &Verified) -> Result<Map<String, Value>> {
-    serde_json::from_slice(config.bytes()).context("reading the config")
 }

@@ -259,10 +259,7 @@ fn placed(disk: &Untagged, there: Option<Document>, tags: Tags, registry: &Clien
     let reading = || format!("reading what {tag} is now");
     let Some(there) = there else { return Ok(document.clone()) };
     let ours = document.descriptor();
-    let config = |manifest: &Manifest| {
-        let config = registry.config(tag, &manifest.config)?;
-        serde_json::from_slice(config.bytes()).context("reading the config")
-    };
+    let config = |manifest: &Manifest| registry.config(tag, &manifest.config);
     let mut images = match (platform_images(&there, config), tags) {
         (Ok(images), _) => images,
         (Err(error), Tags::Stay) => return Err(error).with_context(reading),

@@ -6,10 +6,11 @@
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 
-use tar::{EntryType, GnuExtSparseHeader, Header};
+use tar::{EntryType, GnuExtSparseHeader};
 
 use super::blocks::{BLOCK, CHUNK, ZEROS};
 use super::encode::{Effort, Encoder, LAST_BLOCK, Part};
+use crate::oci::tar::header;
 
 /// The name that Compute Engine looks for.
 const MEMBER: &str = "disk.raw";
@@ -125,14 +126,8 @@ fn padding(len: usize) -> Vec<u8> {
 
 /// The header of a sparse member, and as many blocks more as its map needs.
 fn sparse_header(size: u64, filled: u64, map: &[(u64, u64)]) -> io::Result<Vec<u8>> {
-    let mut header = Header::new_gnu();
+    let mut header = header(EntryType::GNUSparse, 0o644, filled);
     header.set_path(MEMBER)?;
-    header.set_entry_type(EntryType::GNUSparse);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(filled);
     // A map ends with the disk: without this, a hole at its end would be cut off.
     let mut map = map.to_vec();
     if map.last().is_none_or(|(at, len)| at + len < size) {

@@ -2,7 +2,7 @@
 //!
 //! Source: Microsoft, Virtual Hard Disk Image Format Specification 1.0, "Hard Disk Footer Format".
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Uuid};
 
 /// What the footer is long.
 pub(super) const FOOTER: usize = 512;
@@ -40,21 +40,12 @@ pub(super) fn footer(size: u64, content: Digest) -> [u8; FOOTER] {
     bytes.extend(FIXED.to_be_bytes());
     // The checksum, which counts as zero in itself.
     bytes.extend([0; 4]);
-    bytes.extend(uuid(content));
+    bytes.extend(Uuid::from(content).bytes());
     let mut footer = [0; FOOTER];
     footer[..bytes.len()].copy_from_slice(&bytes);
     let sum: u32 = footer.iter().map(|byte| u32::from(*byte)).sum();
     footer[CHECKSUM].copy_from_slice(&(!sum).to_be_bytes());
     footer
-}
-
-/// Version 8 of RFC 9562, whose bits anyone may fill.
-fn uuid(content: Digest) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&content.bytes()[..16]);
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    uuid
 }
 
 /// Cylinders, heads and sectors a track. Source: the specification's appendix, "CHS Calculation".

@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType};
 
 use super::tree::{Node, Tree};
+use crate::oci::tar::header;
 
 /// Writes `tree` as a tar: sorted, owned by root, mtime 0 (ostree keeps no other), no names of
 /// users. Source: OCI image specification, layer.md.
@@ -27,18 +28,6 @@ pub(crate) fn write_tar(tree: &Tree, out: impl Write) -> io::Result<()> {
         }
     }
     builder.finish()
-}
-
-fn header(entry_type: EntryType, mode: u32, size: u64) -> Header {
-    // A GNU header, since the builder stores names of over 100 bytes in GNU's way.
-    let mut header = Header::new_gnu();
-    header.set_entry_type(entry_type);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
 }
 
 #[cfg(test)]

@@ -3,21 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use super::MediaType;
+use super::annotation::{BASE_DIGEST, BASE_NAME, REVISION, SOURCE, VERSION};
 use super::base::Base;
+use super::config::Config;
 use super::digest::{DiffId, Digest};
 use super::document::oci_media_type;
 use super::layer::Layer;
+use super::merge;
 use super::platform::Platform;
 use super::timestamp::Timestamp;
 use super::verified::{Descriptor, Verified};
-
-/// Keys of the annotations that say where an image came from.
-/// Source: OCI image specification, annotations.md, "Pre-Defined Annotation Keys".
-const BASE_NAME: &str = "org.opencontainers.image.base.name";
-const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
-const REVISION: &str = "org.opencontainers.image.revision";
-const SOURCE: &str = "org.opencontainers.image.source";
-const VERSION: &str = "org.opencontainers.image.version";
 
 /// How the history entry of one of our layers begins; the layer's name follows.
 const CREATED_BY: &str = "bootc-testboot layer ";
@@ -111,14 +106,8 @@ pub(crate) fn append(
 
 /// An image index over `images`, which are the same system for different platforms.
 pub(crate) fn index(images: &[Image], base_digest: Digest, provenance: &Provenance) -> Verified {
-    let manifests: Vec<Value> = images
-        .iter()
-        .map(|image| {
-            let mut entry = json!(image.descriptor());
-            entry["platform"] = json!({"architecture": image.platform.arch.name(), "os": "linux"});
-            entry
-        })
-        .collect();
+    let manifests: Vec<Value> =
+        images.iter().map(|image| merge::entry(image.platform, &image.descriptor())).collect();
     let mut annotations = Map::new();
     annotate(&mut annotations, base_digest, provenance);
     let index = json!({
@@ -130,18 +119,21 @@ pub(crate) fn index(images: &[Image], base_digest: Digest, provenance: &Provenan
     Verified::own(index.to_string().into_bytes())
 }
 
-/// What an image's layers hold, read from the history that [`append`] writes; `None` for those of
-/// the base.
-pub(crate) fn layer_names(config: &Map<String, Value>, layers: usize) -> Vec<Option<String>> {
-    let entries = config.get("history").and_then(Value::as_array).into_iter().flatten();
-    let mut names: Vec<Option<String>> = entries
-        .filter(|entry| entry.get("empty_layer") != Some(&Value::Bool(true)))
-        .map(|entry| Some(entry.get("created_by")?.as_str()?.strip_prefix(CREATED_BY)?.to_owned()))
-        .collect();
-    if names.len() != layers {
-        names = vec![None; layers];
+impl Config {
+    /// What an image's layers hold, read from the history that [`append`] writes; `None` for those of
+    /// the base.
+    pub(crate) fn layer_names(&self, layers: usize) -> Vec<Option<String>> {
+        let entries = self.json.get("history").and_then(Value::as_array).into_iter().flatten();
+        let name =
+            |entry: &Value| Some(entry.get("created_by")?.as_str()?.strip_prefix(CREATED_BY)?.to_owned());
+        let names: Vec<Option<String>> = entries.filter(|entry| is_layer(entry)).map(name).collect();
+        if names.len() == layers { names } else { vec![None; layers] }
     }
-    names
+}
+
+/// Whether an entry of the history stands for a layer. Source: OCI image specification, config.md.
+fn is_layer(entry: &Value) -> bool {
+    entry.get("empty_layer") != Some(&Value::Bool(true))
 }
 
 fn config(
@@ -150,7 +142,7 @@ fn config(
     created: Option<Timestamp>,
     provenance: &Provenance,
 ) -> Result<Map<String, Value>, AppendError> {
-    let mut config = base.config.clone();
+    let mut config = base.config.json.clone();
     if let Some(created) = created {
         config.insert("created".to_owned(), json!(created.to_string()));
     }
@@ -173,17 +165,16 @@ fn config(
     // Readers pair history entries with layers by position: entries are added only where the
     // base has one for each of its own layers.
     let time = config.get("created").cloned();
-    if let Some(Value::Array(history)) = config.get_mut("history") {
-        let is_layer = |entry: &&Value| entry.get("empty_layer") != Some(&Value::Bool(true));
-        if history.iter().filter(is_layer).count() == base.layers().len() {
-            history.extend(layers.iter().map(|layer| {
-                let mut entry = json!({"created_by": format!("{CREATED_BY}{}", layer.name())});
-                if let Some(time) = &time {
-                    entry["created"] = time.clone();
-                }
-                entry
-            }));
-        }
+    if let Some(Value::Array(history)) = config.get_mut("history")
+        && history.iter().filter(|entry| is_layer(entry)).count() == base.layers().len()
+    {
+        history.extend(layers.iter().map(|layer| {
+            let mut entry = json!({"created_by": format!("{CREATED_BY}{}", layer.name())});
+            if let Some(time) = &time {
+                entry["created"] = time.clone();
+            }
+            entry
+        }));
     }
     Ok(config)
 }
@@ -284,12 +275,13 @@ mod tests {
 
     /// A base with `config`, its manifest written with the given media types.
     fn base(config: &str, types: [&str; 3], manifest_extra: &str) -> Result<Base, BaseError> {
-        let config = Verified::own(config.replace("DIFF", &Digest::of(b"tar").to_string()).into_bytes());
+        let config = config.replace("DIFF", &Digest::of(b"tar").to_string());
+        let config = Config::parse(Verified::own(config.into_bytes())).unwrap();
         let [manifest_type, config_type, layer_type] = types;
         let manifest = format!(
             r#"{{"schemaVersion":2,"mediaType":"{manifest_type}","config":{{"mediaType":"{config_type}","digest":"{}","size":{}}},"layers":[{{"mediaType":"{layer_type}","digest":"{}","size":5}}]{manifest_extra}}}"#,
-            config.digest(),
-            config.bytes().len(),
+            config.blob.digest(),
+            config.blob.bytes().len(),
             Digest::of(b"layer"),
         );
         let Ok(Document::Manifest(manifest)) = Document::parse(Verified::own(manifest.into_bytes()), None)
@@ -404,9 +396,9 @@ mod tests {
         }
         "#);
         assert_eq!(image.layers.last().unwrap().origin, Origin::Ours("hello".to_owned()));
-        let config = serde_json::from_slice(image.config.bytes()).unwrap();
-        assert_eq!(layer_names(&config, 2), [None, Some("hello".to_owned())]);
-        assert_eq!(layer_names(&config, 3), [None, None, None]);
+        let config = Config::parse(image.config).unwrap();
+        assert_eq!(config.layer_names(2), [None, Some("hello".to_owned())]);
+        assert_eq!(config.layer_names(3), [None, None, None]);
     }
 
     #[test]

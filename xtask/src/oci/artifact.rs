@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::MediaType;
+use super::annotation::{CREATED, TITLE};
 use super::digest::Digest;
 use super::timestamp::Timestamp;
 use super::verified::{Descriptor, Verified};
@@ -12,10 +13,6 @@ use super::verified::{Descriptor, Verified};
 /// The config of what needs none. Source: OCI image specification, manifest.md, "Guidance for an
 /// Empty Descriptor".
 const EMPTY: &[u8] = b"{}";
-
-/// Source: OCI image specification, annotations.md, "Pre-Defined Annotation Keys".
-const CREATED: &str = "org.opencontainers.image.created";
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// A manifest that refers to an image, and the two blobs that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]

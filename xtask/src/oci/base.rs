@@ -1,17 +1,15 @@
 //! An image that others are built on: its manifest and config, checked against each other.
 
-use serde_json::{Map, Value};
-
+use super::config::{Config, ConfigError};
 use super::digest::DiffId;
 use super::document::Manifest;
 use super::platform::Platform;
-use super::timestamp::Timestamp;
-use super::verified::{Descriptor, Verified};
+use super::verified::Descriptor;
 use super::{DOCKER_LAYER_GZIP, Digest, MediaType};
 
 /// Marks an image that bootc can install. Either label does.
 /// Source: bootc, docs/src/bootc-images.md; ostree-ext, `container/deploy.rs`.
-pub(crate) const BOOTC_LABELS: [&str; 2] = ["containers.bootc", "ostree.bootable"];
+const BOOTC_LABELS: [&str; 2] = ["containers.bootc", "ostree.bootable"];
 /// The diff id of the last layer that is part of the base's ostree commit.
 /// Source: ostree-ext, `container/mod.rs`, `DIFFID_LABEL`.
 const FINAL_DIFFID_LABEL: &str = "ostree.final-diffid";
@@ -22,8 +20,7 @@ const FINAL_DIFFID_LABEL: &str = "ostree.final-diffid";
 pub(crate) struct Base {
     pub(crate) manifest: Manifest,
     pub(crate) platform: Platform,
-    /// The config as it came, key order and unknown keys included.
-    pub(crate) config: Map<String, Value>,
+    pub(crate) config: Config,
     /// One for each layer of the manifest.
     pub(crate) diff_ids: Vec<DiffId>,
     /// Where the base's own ostree layers end, on bases that are made of them.
@@ -32,8 +29,8 @@ pub(crate) struct Base {
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub(crate) enum BaseError {
-    #[error("the config {digest} is not valid: {message}")]
-    Config { digest: Digest, message: String },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it")]
     NotBootable,
     #[error("the config says {found}, but {wanted} was asked for")]
@@ -48,16 +45,14 @@ pub(crate) enum BaseError {
 
 impl Base {
     /// Ties a manifest and its config together; the image must be for `wanted`.
-    pub(crate) fn new(manifest: Manifest, config: Verified, wanted: Platform) -> Result<Base, BaseError> {
-        let invalid = |message: String| BaseError::Config { digest: manifest.config.digest, message };
-        let typed: oci_spec::image::ImageConfiguration =
-            serde_json::from_slice(config.bytes()).map_err(|error| invalid(error.to_string()))?;
-        let config: Map<String, Value> =
-            serde_json::from_slice(config.bytes()).map_err(|error| invalid(error.to_string()))?;
-
-        let (os, arch) = (typed.os().to_string(), typed.architecture().to_string());
-        if Platform::from_oci(&os, &arch) != Some(wanted) {
-            return Err(BaseError::Platform { wanted, found: format!("{os}/{arch}") });
+    pub(crate) fn new(manifest: Manifest, config: Config, wanted: Platform) -> Result<Base, BaseError> {
+        // Hosts read it by the specification: what that demands has to be there.
+        if let Err(error) = serde_json::from_slice::<oci_spec::image::ImageConfiguration>(config.blob.bytes())
+        {
+            return Err(ConfigError { digest: manifest.config.digest, message: error.to_string() }.into());
+        }
+        if config.platform() != Ok(wanted) {
+            return Err(BaseError::Platform { wanted, found: config.shown_platform() });
         }
         for layer in &manifest.layers {
             if !is_layer(&layer.media_type) {
@@ -67,22 +62,15 @@ impl Base {
                 });
             }
         }
-        let diff_ids: Vec<DiffId> = typed
-            .rootfs()
-            .diff_ids()
-            .iter()
-            .map(|text| text.parse().map(DiffId))
-            .collect::<Result<_, _>>()
-            .map_err(|error| invalid(error.to_string()))?;
+        let diff_ids = config.diff_ids()?;
         if diff_ids.len() != manifest.layers.len() {
             return Err(BaseError::DiffIds { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
         }
 
-        let label = |name: &str| label(&config, name);
-        if BOOTC_LABELS.iter().all(|name| label(name).is_none()) {
+        if !config.is_bootc() {
             return Err(BaseError::NotBootable);
         }
-        let final_diff_id = match label(FINAL_DIFFID_LABEL) {
+        let final_diff_id = match config.label(FINAL_DIFFID_LABEL) {
             None => None,
             Some(text) => {
                 let unknown = || BaseError::FinalDiffId(text.to_owned());
@@ -99,7 +87,7 @@ impl Base {
 
     /// A label of the config.
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
-        label(&self.config, name)
+        self.config.label(name)
     }
 
     pub(crate) fn layers(&self) -> &[Descriptor] {
@@ -107,20 +95,11 @@ impl Base {
     }
 }
 
-/// A label of the image with this config.
-pub(crate) fn label<'a>(config: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
-    config.get("config")?.get("Labels")?.get(name)?.as_str()
-}
-
-/// What the image with this config is for; empty where it does not say.
-pub(crate) fn os_and_architecture(config: &Map<String, Value>) -> (&str, &str) {
-    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-    (text("os"), text("architecture"))
-}
-
-/// When the image with this config was made, if it says so.
-pub(crate) fn created(config: &Map<String, Value>) -> Option<Timestamp> {
-    config.get("created").and_then(Value::as_str).and_then(Timestamp::from_rfc_3339)
+impl Config {
+    /// Whether bootc can install the image.
+    pub(crate) fn is_bootc(&self) -> bool {
+        BOOTC_LABELS.iter().any(|name| self.label(name).is_some())
+    }
 }
 
 /// Whether a bootc host imports a layer of this type; Docker's becomes OCI's when the image is

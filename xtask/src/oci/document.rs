@@ -12,10 +12,6 @@ use super::{DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, DOCKER_MANIFEST_L
 /// least 4 MiB, and none of the known images comes near.
 /// Source: OCI distribution specification, "Pushing manifests".
 pub(crate) const MAX_SIZE: u64 = 4 * 1024 * 1024;
-/// No config is larger than this, in bytes; it is read into memory whole. The specification has no
-/// limit. A config grows by a line of history with each layer, which makes kilobytes: what is
-/// larger by a thousand times is no config.
-pub(crate) const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
 /// What a reference can point at.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +156,10 @@ impl Manifest {
         let config = descriptor(typed.config()).map_err(invalid)?;
         let layers = typed.layers().iter().map(descriptor).collect::<Result<_, _>>().map_err(invalid)?;
         Ok(Manifest { media_type, config, layers, json, blob })
+    }
+
+    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+        self.json.get("annotations")?.get(key)?.as_str()
     }
 }
 

@@ -5,35 +5,25 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::MediaType;
+use super::config::{Config, PlatformError};
 use super::document::{Document, Manifest};
 use super::platform::Platform;
 use super::verified::{Descriptor, Verified};
-use super::{MediaType, base};
 
 /// The image that a name stands for on each platform.
 pub(crate) type PlatformImages = BTreeMap<Platform, Descriptor>;
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is for {os}/{architecture}, which nothing boots on")]
-pub(crate) struct PlatformError {
-    os: String,
-    architecture: String,
-}
-
 /// What `document` names. A single image says its platform in its config, which `config` reads.
 pub(crate) fn platform_images<E: From<PlatformError>>(
     document: &Document,
-    config: impl FnOnce(&Manifest) -> Result<serde_json::Map<String, Value>, E>,
+    config: impl FnOnce(&Manifest) -> Result<Config, E>,
 ) -> Result<PlatformImages, E> {
     match document {
         // Of two for one platform, clients take the first.
         Document::Index(index) => Ok(index.manifests.iter().rev().cloned().collect()),
         Document::Manifest(manifest) => {
-            let config = config(manifest)?;
-            let (os, architecture) = base::os_and_architecture(&config);
-            let platform = Platform::from_oci(os, architecture)
-                .ok_or_else(|| PlatformError { os: os.to_owned(), architecture: architecture.to_owned() })?;
-            Ok(BTreeMap::from([(platform, document.descriptor())]))
+            Ok(BTreeMap::from([(config(manifest)?.platform()?, document.descriptor())]))
         }
     }
 }
@@ -41,14 +31,16 @@ pub(crate) fn platform_images<E: From<PlatformError>>(
 /// An image index over `images`, in the order of their platforms: the same images always make the
 /// same index.
 pub(crate) fn index(images: &PlatformImages) -> Verified {
-    let entry = |(platform, descriptor): (&Platform, &Descriptor)| {
-        let mut entry = json!(descriptor);
-        entry["platform"] = json!({"architecture": platform.arch.name(), "os": "linux"});
-        entry
-    };
-    let manifests: Vec<Value> = images.iter().map(entry).collect();
+    let manifests: Vec<Value> = images.iter().map(|(&platform, image)| entry(platform, image)).collect();
     let index = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": manifests});
     Verified::own(index.to_string().into_bytes())
+}
+
+/// How an index names the image for a platform. Source: OCI image specification, image-index.md.
+pub(crate) fn entry(platform: Platform, image: &Descriptor) -> Value {
+    let mut entry = json!(image);
+    entry["platform"] = json!({"architecture": platform.arch.name(), "os": "linux"});
+    entry
 }
 
 #[cfg(test)]
@@ -73,7 +65,7 @@ mod tests {
         let manifest = json!({"schemaVersion": 2, "config": descriptor("config"), "layers": []});
         let document = Document::parse(Verified::own(manifest.to_string().into_bytes()), None).unwrap();
         let check = |config: Value, expected: Result<&str, &str>| {
-            let Value::Object(config) = config else { panic!("an object") };
+            let config = Config::parse(Verified::own(config.to_string().into_bytes())).unwrap();
             let found: Result<PlatformImages, PlatformError> = platform_images(&document, |_| Ok(config));
             let shown =
                 found.map(|images| images.keys().map(ToString::to_string).collect::<Vec<_>>().concat());
@@ -87,6 +79,6 @@ mod tests {
             json!({"os": "linux", "architecture": "riscv64"}),
             Err("it is for linux/riscv64, which nothing boots on"),
         );
-        check(json!({}), Err("it is for /, which nothing boots on"));
+        check(json!({}), Err("it is for ?/?, which nothing boots on"));
     }
 }

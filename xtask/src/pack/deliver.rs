@@ -13,9 +13,8 @@ use super::tar::FOLDER;
 use crate::attest::{self, Build, BuildKind, Inventory, Named};
 use crate::disk::DiskFormat;
 use crate::hint::hinted;
-use crate::oci::document::MAX_CONFIG;
 use crate::oci::reference::repository;
-use crate::oci::{Artifact, Digest, Document, MediaType, Reference, Verified};
+use crate::oci::{Artifact, Config, Digest, Document, MediaType, Reference, Verified};
 use crate::progress::{Progress, Step};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Pushed, Until};
 use crate::store::{Completeness, Store};
@@ -53,7 +52,7 @@ pub(crate) struct Delivered<T> {
 /// An image that was made, and is not where it goes yet.
 struct Made {
     disk: PackedDisk,
-    config: Verified,
+    config: Config,
     document: Document,
 }
 
@@ -87,7 +86,7 @@ impl Order {
             Ok((layer.descriptor.clone(), layer))
         })?;
         let Made { disk, config, document } = self.made(&layer)?;
-        store.put(&config.descriptor(MediaType::ImageConfig), &config)?;
+        store.put(&config.blob.descriptor(MediaType::ImageConfig), &config.blob)?;
         store.put(&document.descriptor(), document.blob())?;
         store.tag(tag, &document, &Completeness::Whole)?;
         Ok(Delivered { disk, document, outcome: true })
@@ -127,7 +126,7 @@ impl Order {
     fn packed_before(&self, document: &Document, store: &Store) -> Option<PackedDisk> {
         let Document::Manifest(manifest) = document else { return None };
         let facts = self.facts(self.sha256?);
-        let config = store.read(&manifest.config, MAX_CONFIG).ok()?;
+        let config = store.config(&manifest.config).ok()?;
         let disk = PackedDisk::read(manifest, &config).ok()?;
         let is_it = disk.packing == self.recipe.packing() && disk.is_image_of(&facts, document);
         is_it.then_some(disk)
@@ -146,7 +145,7 @@ impl Order {
 
     fn made(&self, layer: &PackedLayer) -> Result<Made> {
         let (manifest, config) = image(&self.facts(layer.sha256), layer);
-        read_back(manifest, config)
+        read_back(manifest, Config::parse(config)?)
     }
 }
 
@@ -154,14 +153,14 @@ impl Order {
 pub(crate) fn from_layout(store: &Store, tag: &str, target: &Reference, registry: &Client) -> Result<Pushed> {
     let document = store.document(Some(tag))?;
     let Document::Manifest(manifest) = &document else { anyhow::bail!("{tag} is an index") };
-    let config = store.read(&manifest.config, MAX_CONFIG)?;
+    let config = store.config(&manifest.config)?;
     let made = read_back(document.blob().clone(), config)?;
     let source = crate::deliver::layout_source(store, &made.disk.layer)?;
     push(&made, source, (target, Until::Stored), registry)
 }
 
 /// What was made, as whoever pulls it will read it.
-fn read_back(manifest: Verified, config: Verified) -> Result<Made> {
+fn read_back(manifest: Verified, config: Config) -> Result<Made> {
     let document = Document::parse(manifest, Some(MediaType::ImageManifest.as_ref()))
         .context("reading back what was packed")?;
     let Document::Manifest(parsed) = &document else { anyhow::bail!("what was packed is an index") };
@@ -182,8 +181,8 @@ fn push(
         manifests: vec![(document.descriptor(), document.blob().clone())],
         blobs: vec![
             PushBlob {
-                descriptor: config.descriptor(MediaType::ImageConfig),
-                source: BlobSource::Bytes(config),
+                descriptor: config.blob.descriptor(MediaType::ImageConfig),
+                source: BlobSource::Bytes(&config.blob),
             },
             PushBlob { descriptor: disk.layer.clone(), source: layer },
         ],

@@ -8,23 +8,18 @@ use serde_json::{Map, Value, json};
 use super::layer::{PackedLayer, Packing};
 use super::tar;
 use crate::disk::DiskFormat;
-use crate::oci::{Descriptor, DiffId, Digest, Document, Manifest, MediaType, Platform, Timestamp, Verified};
+use crate::oci::annotation::{
+    DISK_FORMAT, DISTRO, IMAGE_DIGEST, IMAGE_NAME, REVISION, SOURCE, TITLE, VERSION,
+};
+use crate::oci::{
+    Config, Descriptor, DiffId, Digest, Document, Manifest, MediaType, Platform, Timestamp, Verified,
+};
 use crate::workspace::DistroName;
 
-/// Source: OCI image specification, annotations.md, "Pre-Defined Annotation Keys".
-const TITLE: &str = "org.opencontainers.image.title";
-pub(crate) const VERSION: &str = "org.opencontainers.image.version";
-pub(crate) const REVISION: &str = "org.opencontainers.image.revision";
-pub(crate) const SOURCE: &str = "org.opencontainers.image.source";
-/// What no predefined key says. `base.digest` would be another thing: an image whose layers come
-/// first, and a packed disk has none of its system's.
-const FORMAT: &str = "bootc-testboot.disk.format";
+/// What no other annotation says of a disk.
 const SIZE: &str = "bootc-testboot.disk.size";
 const VIRTUAL_SIZE: &str = "bootc-testboot.disk.virtual-size";
 const SHA256: &str = "bootc-testboot.disk.sha256";
-const DISTRO: &str = "bootc-testboot.distro";
-const IMAGE_NAME: &str = "bootc-testboot.image.name";
-pub(crate) const IMAGE_DIGEST: &str = "bootc-testboot.image.digest";
 
 /// The longest file name: with its folder, it has to fit into a tar header's 100 bytes.
 const LONGEST_NAME: usize = 95;
@@ -137,7 +132,7 @@ fn annotations(facts: &Facts) -> Map<String, Value> {
     let Origin { platform: _, created: _, distro, version, source, revision, image } = origin;
     let pairs = [
         (TITLE, Some(name.to_string())),
-        (FORMAT, Some(format.to_string())),
+        (DISK_FORMAT, Some(format.to_string())),
         (SIZE, Some(size.to_string())),
         (VIRTUAL_SIZE, Some(virtual_size.to_string())),
         (SHA256, Some(sha256.hex())),
@@ -154,12 +149,12 @@ fn annotations(facts: &Facts) -> Map<String, Value> {
 impl PackedDisk {
     /// Whether a manifest says that its image is a packed disk.
     pub(crate) fn is_claimed_by(manifest: &Manifest) -> bool {
-        annotation(manifest, FORMAT).is_some()
+        manifest.annotation(DISK_FORMAT).is_some()
     }
 
     /// The packed disk that a manifest and its config describe. Nothing in it contradicts itself;
     /// whether the layer is as they say is seen when it comes.
-    pub(crate) fn read(manifest: &Manifest, config: &Verified) -> Result<PackedDisk, NotPacked> {
+    pub(crate) fn read(manifest: &Manifest, config: &Config) -> Result<PackedDisk, NotPacked> {
         let facts = facts(manifest, config)?;
         let [layer] = &manifest.layers[..] else { return Err(NotPacked::Layers(manifest.layers.len())) };
         let packing = Packing::of_media_type(&layer.media_type)
@@ -186,16 +181,12 @@ impl PackedDisk {
     }
 }
 
-fn facts(manifest: &Manifest, config: &Verified) -> Result<Facts, NotPacked> {
+fn facts(manifest: &Manifest, config: &Config) -> Result<Facts, NotPacked> {
     if !PackedDisk::is_claimed_by(manifest) {
         return Err(NotPacked::Another);
     }
-    let config = object(config)?;
-    let text = |key: &str| config.get(key).and_then(Value::as_str);
-    let platform =
-        Platform::from_oci(text("os").unwrap_or_default(), text("architecture").unwrap_or_default())
-            .ok_or_else(|| NotPacked::Config("it is for no platform that is known".to_owned()))?;
-    let optional = |key| annotation(manifest, key).map(str::to_owned);
+    let platform = config.platform().map_err(|error| NotPacked::Config(error.to_string()))?;
+    let optional = |key| manifest.annotation(key).map(str::to_owned);
     let digest = parsed(manifest, IMAGE_DIGEST).ok();
     let size = parsed(manifest, SIZE)?;
     // What a signed offset, and so a file, can have, with the tar's own blocks.
@@ -203,7 +194,7 @@ fn facts(manifest: &Manifest, config: &Verified) -> Result<Facts, NotPacked> {
         return Err(NotPacked::Annotation { key: SIZE, why: "no file is so large".to_owned() });
     }
     Ok(Facts {
-        format: parsed(manifest, FORMAT)?,
+        format: parsed(manifest, DISK_FORMAT)?,
         name: parsed(manifest, TITLE)?,
         size,
         virtual_size: parsed(manifest, VIRTUAL_SIZE)?,
@@ -212,8 +203,8 @@ fn facts(manifest: &Manifest, config: &Verified) -> Result<Facts, NotPacked> {
             .map_err(|_| NotPacked::Annotation { key: SHA256, why: "it is not 64 hex digits".to_owned() })?,
         origin: Origin {
             platform,
-            created: text("created").and_then(Timestamp::from_rfc_3339),
-            distro: annotation(manifest, DISTRO).and_then(|name| name.parse().ok()),
+            created: config.created(),
+            distro: manifest.annotation(DISTRO).and_then(|name| name.parse().ok()),
             version: optional(VERSION),
             source: optional(SOURCE),
             revision: optional(REVISION),
@@ -222,12 +213,8 @@ fn facts(manifest: &Manifest, config: &Verified) -> Result<Facts, NotPacked> {
     })
 }
 
-fn annotation<'a>(manifest: &'a Manifest, key: &str) -> Option<&'a str> {
-    manifest.json.get("annotations")?.get(key)?.as_str()
-}
-
 fn required<'a>(manifest: &'a Manifest, key: &'static str) -> Result<&'a str, NotPacked> {
-    annotation(manifest, key).ok_or(NotPacked::Missing(key))
+    manifest.annotation(key).ok_or(NotPacked::Missing(key))
 }
 
 fn parsed<T: FromStr<Err: fmt::Display>>(manifest: &Manifest, key: &'static str) -> Result<T, NotPacked> {
@@ -235,15 +222,8 @@ fn parsed<T: FromStr<Err: fmt::Display>>(manifest: &Manifest, key: &'static str)
     text.parse().map_err(|error: T::Err| NotPacked::Annotation { key, why: error.to_string() })
 }
 
-fn object(config: &Verified) -> Result<Map<String, Value>, NotPacked> {
-    serde_json::from_slice(config.bytes()).map_err(|error| NotPacked::Config(error.to_string()))
-}
-
-fn diff_id(config: &Verified) -> Result<DiffId, NotPacked> {
-    let config = object(config)?;
-    let diff_ids = config.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).cloned();
-    let diff_ids: Vec<DiffId> = serde_json::from_value(diff_ids.unwrap_or_default())
-        .map_err(|error| NotPacked::Config(error.to_string()))?;
+fn diff_id(config: &Config) -> Result<DiffId, NotPacked> {
+    let diff_ids = config.diff_ids().map_err(|error| NotPacked::Config(error.to_string()))?;
     match diff_ids[..] {
         [diff_id] => Ok(diff_id),
         [..] => Err(NotPacked::Config(format!("it has {} diff ids for one layer", diff_ids.len()))),

@@ -20,9 +20,7 @@ mod unpack;
 
 pub(crate) use self::content::DiskFile;
 pub(crate) use self::deliver::{Delivered, Description, Order, explained, from_layout};
-pub(crate) use self::image::{
-    AppImage, Facts, FileName, IMAGE_DIGEST, NotPacked, Origin, PackedDisk, REVISION, SOURCE, VERSION,
-};
+pub(crate) use self::image::{AppImage, Facts, FileName, NotPacked, Origin, PackedDisk};
 pub(crate) use self::layer::{Packing, Readers};
 pub(crate) use self::probe::{format_of, virtual_size};
 pub(crate) use self::unpack::{UnpackError, Unpacker};

@@ -53,13 +53,9 @@ fn padding(size: u64) -> usize {
 }
 
 fn header(entry_type: EntryType, mode: u32, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(entry_type);
-    header.set_mode(mode);
-    header.set_size(size);
+    let mut header = crate::oci::tar::header(entry_type, mode, size);
     header.set_uid(OWNER);
     header.set_gid(OWNER);
-    header.set_mtime(0);
     header
 }
 

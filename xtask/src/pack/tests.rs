@@ -12,7 +12,7 @@ use super::layer::{PackedLayer, Recipe};
 use super::*;
 use crate::disk::DiskFormat;
 use crate::hint::causes;
-use crate::oci::{DiffId, Digest, Document, Verified};
+use crate::oci::{Config, DiffId, Digest, Document, Verified};
 
 /// Where there is something in a file, and what.
 const MIB: u64 = 1 << 20;
@@ -69,7 +69,7 @@ fn read_back(facts: &Facts, layer: &PackedLayer) -> Result<PackedDisk, NotPacked
 
 fn read(manifest: Verified, config: &Verified) -> Result<PackedDisk, NotPacked> {
     let Ok(Document::Manifest(manifest)) = Document::parse(manifest, None) else { panic!("a manifest") };
-    PackedDisk::read(&manifest, config)
+    PackedDisk::read(&manifest, &Config::parse(config.clone()).unwrap())
 }
 
 /// Unpacks in pieces of an odd size, as a network gives them.
@@ -293,7 +293,11 @@ fn an_image_that_contradicts_itself_is_refused() {
         "\"diff_ids\":[], \"x\": [",
         "its config cannot be read: it has 0 diff ids for one layer",
     );
-    check("\"linux\"", "\"windows\"", "its config cannot be read: it is for no platform that is known");
+    check(
+        "\"linux\"",
+        "\"windows\"",
+        "its config cannot be read: it is for windows/amd64, which nothing boots on",
+    );
 }
 
 /// An entry of a tar that somebody else has made.

@@ -38,9 +38,8 @@ use self::repository::Repository;
 use self::retry::Timing;
 use self::transport::Transport;
 use self::upload::Uploader;
-use crate::oci::document::MAX_CONFIG;
 use crate::oci::verified::VerifyError;
-use crate::oci::{Descriptor, Digest, Document, Reference, Verified};
+use crate::oci::{Config, Descriptor, Digest, Document, Reference, Verified, config};
 use crate::progress::{Progress, Step};
 
 /// Requests are a matter of waiting; one thread would do, and two keep hashing off the network.
@@ -129,8 +128,8 @@ impl Client {
     }
 
     /// A config that a manifest names.
-    pub(crate) fn config(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Verified> {
-        self.blob(reference, descriptor, MAX_CONFIG)
+    pub(crate) fn config(&self, reference: &Reference, descriptor: &Descriptor) -> anyhow::Result<Config> {
+        Ok(Config::parse(self.blob(reference, descriptor, config::MAX_SIZE)?)?)
     }
 
     /// A blob that a manifest names, in memory; none that is larger than `limit` bytes.

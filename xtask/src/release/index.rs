@@ -8,15 +8,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::disk::DiskFormat;
-use crate::oci::{Descriptor, MediaType, Platform, Verified};
+use crate::oci::annotation::{DISK_FORMAT, DISTRO, REF_NAME, VERSION};
+use crate::oci::{Descriptor, MediaType, Platform, Verified, merge};
 
 /// What says that an index is a release.
 const ARTIFACT_TYPE: &str = "application/vnd.bootc-testboot.release.v1";
-/// Which tag something has. Source: OCI image specification, annotations.md.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const VERSION: &str = "org.opencontainers.image.version";
-const DISTRO: &str = "bootc-testboot.distro";
-const FORMAT: &str = "bootc-testboot.disk.format";
 
 /// A disk of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +67,14 @@ impl Release<'_> {
         }
         let ours: Vec<(String, String)> = self.disks.iter().map(|disk| key(&entry(disk))).collect();
         let entries = before.get("manifests").and_then(Value::as_array).into_iter().flatten();
-        let disks = entries.filter(|entry| entry["annotations"].get(FORMAT).is_some());
+        let disks = entries.filter(|entry| entry["annotations"].get(DISK_FORMAT).is_some());
         disks.filter(|entry| !ours.contains(&key(entry))).cloned().collect()
     }
 }
 
 fn entry(disk: &ReleasedDisk) -> Value {
-    let mut entry = json!(disk.manifest);
-    entry["platform"] = json!({"architecture": disk.platform.arch.name(), "os": "linux"});
-    entry["annotations"] = json!({REF_NAME: disk.tag, FORMAT: disk.format.name()});
+    let mut entry = merge::entry(disk.platform, &disk.manifest);
+    entry["annotations"] = json!({REF_NAME: disk.tag, DISK_FORMAT: disk.format.name()});
     entry
 }
 

@@ -7,13 +7,12 @@ use std::{fs, io};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 
-use super::{Change, Store};
+use super::{BLOBS, Change, INDEX, Store};
 use crate::hint::WithHint;
+use crate::oci::annotation::REF_NAME;
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
 use crate::unfinished::replace_file;
 
-/// Names an image in `index.json`. Source: image-spec, annotations.md.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Says that the base's layers are not in the layout, and which image in which registry has them.
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
 
@@ -46,9 +45,7 @@ impl Store {
                     .hint(format!("name one, as in 'oci:{path}:TAG': {}", tags()));
             }
         };
-        let descriptor: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
-            .with_context(|| format!("reading {path}/index.json"))?;
-        self.document_at(&descriptor)
+        self.document_at(&self.descriptor(entry)?)
     }
 
     /// Makes `tag` name `document`, which is in the layout. This is the last thing that an image
@@ -93,11 +90,9 @@ impl Store {
     pub(crate) fn collect_garbage(&self) -> Result<u64> {
         let mut needed = BTreeSet::new();
         for entry in entries(&self.index()?) {
-            let descriptor: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
-                .with_context(|| format!("reading {}/index.json", self.path.display()))?;
-            self.mark(&descriptor, &mut needed)?;
+            self.mark(&self.descriptor(entry)?, &mut needed)?;
         }
-        let blobs = self.path.join("blobs/sha256");
+        let blobs = self.path.join(BLOBS);
         let mut freed = 0;
         for blob in fs::read_dir(&blobs).with_context(|| format!("listing {}", blobs.display()))? {
             let blob = blob.with_context(|| format!("listing {}", blobs.display()))?;
@@ -131,8 +126,14 @@ impl Store {
         }
     }
 
+    /// What an entry of the index names.
+    fn descriptor(&self, entry: &Map<String, Value>) -> Result<Descriptor> {
+        serde_json::from_value(Value::Object(entry.clone()))
+            .with_context(|| format!("reading {}", self.path.join(INDEX).display()))
+    }
+
     fn index(&self) -> Result<Map<String, Value>> {
-        let path = self.path.join("index.json");
+        let path = self.path.join(INDEX);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .hint(format!("remove {} and make it again", self.path.display()))
@@ -145,7 +146,7 @@ impl Store {
     }
 
     fn write_index(&self, index: &Map<String, Value>) -> Result<()> {
-        replace_file(&self.path.join("index.json"), &serde_json::to_vec(index)?)
+        replace_file(&self.path.join(INDEX), &serde_json::to_vec(index)?)
     }
 
     /// The registry that has what is not here of the images with this layer, if one of them says so.
@@ -154,10 +155,8 @@ impl Store {
         for entry in entries(&index) {
             let place = entry.get("annotations").and_then(|annotations| annotations.get(LAYERS_IN)?.as_str());
             let Some(place) = place else { continue };
-            let image: Descriptor = serde_json::from_value(Value::Object(entry.clone()))
-                .with_context(|| format!("reading {}/index.json", self.path.display()))?;
             let mut needed = BTreeSet::new();
-            self.mark(&image, &mut needed)?;
+            self.mark(&self.descriptor(entry)?, &mut needed)?;
             if needed.contains(&layer.digest) {
                 return Ok(Some(place.to_owned()));
             }

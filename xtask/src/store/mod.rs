@@ -19,10 +19,13 @@ use crate::hint::{WithHint, hinted};
 use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
 use crate::oci::verified::VerifyError;
-use crate::oci::{Descriptor, Digest, Verified};
+use crate::oci::{Config, Descriptor, Digest, Verified, config};
 
-/// What makes a folder a layout. Source: image-spec, image-layout.md.
-const LAYOUT: &str = "oci-layout";
+/// What makes a folder a layout, what says which images are in it, and where their parts are.
+/// Source: OCI image specification, image-layout.md.
+pub(crate) const LAYOUT: &str = "oci-layout";
+pub(crate) const INDEX: &str = "index.json";
+const BLOBS: &str = "blobs/sha256";
 /// What is copied at a time, in bytes.
 const BUFFER: usize = 256 << 10;
 
@@ -111,6 +114,12 @@ impl Store {
     pub(crate) fn document_at(&self, descriptor: &Descriptor) -> Result<Document> {
         let blob = self.read(descriptor, document::MAX_SIZE)?;
         Document::parse(blob, Some(descriptor.media_type.as_ref()))
+            .with_context(|| format!("reading the OCI layout {}", self.path.display()))
+    }
+
+    /// The config that `descriptor` names.
+    pub(crate) fn config(&self, descriptor: &Descriptor) -> Result<Config> {
+        Config::parse(self.read(descriptor, config::MAX_SIZE)?)
             .with_context(|| format!("reading the OCI layout {}", self.path.display()))
     }
 
@@ -268,7 +277,7 @@ impl Store {
     }
 
     fn blob_path(&self, digest: Digest) -> PathBuf {
-        self.path.join("blobs/sha256").join(digest.hex())
+        self.path.join(BLOBS).join(digest.hex())
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use tar::EntryType;
 
 use super::FlattenError;
+use crate::oci::tar::attributes;
 
 /// Marks the path that a layer takes away. Source: layer.md, "Whiteouts".
 pub(super) const WHITEOUT: &str = ".wh.";
@@ -12,10 +13,6 @@ pub(super) const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 /// Other names of AUFS's own, which mean nothing here. Source: storage, pkg/archive, `WhiteoutMetaPrefix`.
 const AUFS: &str = ".wh..wh.";
-/// The key under which star, GNU tar and libarchive keep an extended attribute in a PAX header.
-const ATTRIBUTE: &str = "SCHILY.xattr.";
-/// Files are labelled by the host's policy, not by what built the layer.
-const SELINUX: &str = "SCHILY.xattr.security.selinux";
 
 /// An entry of a layer, read.
 pub(super) struct Entry {
@@ -92,14 +89,7 @@ pub(super) fn read(
         EntryType::XGlobalHeader => return Ok(None),
         kind => return Err(FlattenError::Kind { layer, path, kind }),
     };
-    let mut attributes = Vec::new();
-    for extension in entry.pax_extensions().map_err(failed)?.into_iter().flatten() {
-        let extension = extension.map_err(failed)?;
-        let key = extension.key().map_err(|error| failed(io::Error::other(error)))?;
-        if key.starts_with(ATTRIBUTE) && key != SELINUX {
-            attributes.push((key.to_owned(), extension.value_bytes().to_owned()));
-        }
-    }
+    let attributes = attributes(entry).map_err(failed)?;
     let header = entry.header();
     let metadata = Metadata {
         mode: header.mode().map_err(failed)? & 0o7777,

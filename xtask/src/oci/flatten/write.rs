@@ -6,6 +6,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::entry::Metadata;
 use super::{BLOCK, Content, FlattenError, Node, Plan};
+use crate::oci::tar::header;
 
 /// A symbolic link's target that does not fit into a header. Source: POSIX, pax, "linkpath".
 const LINK_PATH: &str = "linkpath";
@@ -94,15 +95,9 @@ impl Content {
 
 impl Metadata {
     pub(super) fn header(&self, kind: EntryType, size: u64) -> Header {
-        // A GNU header, since the builder stores names of over 100 bytes in GNU's way.
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(self.mode);
+        let mut header = header(kind, self.mode, size);
         header.set_uid(self.uid);
         header.set_gid(self.gid);
-        header.set_size(size);
-        // ostree keeps no time.
-        header.set_mtime(0);
         header
     }
 }
