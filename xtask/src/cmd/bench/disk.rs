@@ -1,5 +1,5 @@
 //! Disks of all formats, measured side by side with the programs that builders use for them: one
-//! `qemu-img convert` or `tar` after the other, from the same raw.
+//! `qemu-img convert` or `tar` after the other, from the same raw; and before all of them, a raw of an image.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
+use super::image;
 use super::sample::{Sample, repeat};
 use super::table::{Row, Table, Unit};
 use crate::cmd::Session;
@@ -50,8 +51,9 @@ const EVERYTHING: [Tool; 5] = [Tool::Qcow2Zlib, Tool::Vmdk, Tool::Vhd, Tool::Ova
 pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     session.ensure(&[QEMU_IMG])?;
     let runs = flags.runs.unwrap_or(RUNS);
+    let made = image::row(runs, session)?;
     let lab = Lab::new(session)?;
-    let theirs = |tool| repeat(runs, || lab.tool(tool));
+    let theirs = |tool| repeat(runs, |_| lab.tool(tool));
     let qcow2_zlib = theirs(Tool::Qcow2Zlib)?;
     let qcow2_zstd = theirs(Tool::Qcow2Zstd)?;
     let vmdk = theirs(Tool::Vmdk)?;
@@ -65,7 +67,7 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
         Tool::Gce => &gce,
     });
     let (cpu, wall) = everything.fold((0.0, 0.0), |(cpu, wall), one| (cpu + one.cpu, wall + one.wall));
-    let ours = |formats: &[&str]| repeat(runs, || lab.ours(formats));
+    let ours = |formats: &[&str]| repeat(runs, |_| lab.ours(formats));
     let (our_qcow2, our_vmdk, our_gce) = (ours(&["qcow2"])?, ours(&["vmdk"])?, ours(&["gce"])?);
     let all = ours(&["qcow2", "vmdk", "vhd", "ova", "gce"])?;
 
@@ -79,6 +81,7 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     };
     let (seconds, bytes) = (Unit::Seconds, Unit::Bytes);
     let rows = vec![
+        made,
         row("qcow2: CPU time, beside zlib", seconds, our_qcow2.cpu, qcow2_zlib.cpu, 0.25, "a quarter"),
         row("qcow2: CPU time, beside zstd", seconds, our_qcow2.cpu, qcow2_zstd.cpu, 0.8, "four fifths"),
         row("qcow2: size, beside zlib", bytes, our_qcow2.size, qcow2_zlib.size, 1.0, "no more"),
@@ -113,8 +116,15 @@ struct Lab<'a> {
 
 /// What matters here of what `disk` reports.
 #[derive(Deserialize)]
-struct Report {
+pub(super) struct Report {
     outputs: Vec<ReportedOutput>,
+}
+
+impl Report {
+    /// Of all outputs, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.outputs.iter().map(|output| output.size).sum()
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,8 +155,7 @@ impl<'a> Lab<'a> {
         let cost = exec::measure(command)?;
         step.done(format!("wrote {} with this program", formats.join(", ")));
         let report: Report = serde_json::from_str(&cost.stdout).context("reading what `disk` reports")?;
-        let size = report.outputs.iter().map(|output| output.size).sum();
-        self.sample(&cost, size)
+        self.sample(&cost, report.size())
     }
 
     fn tool(&self, tool: Tool) -> Result<Sample> {

@@ -5,6 +5,7 @@
 //! Then both put the same files over the same base, and a proxy counts what passes.
 
 mod disk;
+mod image;
 mod pack;
 mod project;
 mod proxy;

@@ -39,12 +39,12 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     let layout = format!("oci:{}", lab.dir.path().join("ours").display());
     let remote = format!("{}/disk:t", registry.address());
 
-    let buildah_qcow2 = repeat(runs, || lab.buildah(qcow2))?;
-    let buildah_raw = repeat(runs, || lab.buildah(raw))?;
-    let ours_qcow2 = repeat(runs, || lab.ours(qcow2, &layout))?;
-    let ours_raw = repeat(runs, || lab.ours(raw, &layout))?;
-    let sent = repeat(1, || lab.ours(raw, &remote))?;
-    let pulled = repeat(runs, || lab.pull(&remote))?;
+    let buildah_qcow2 = repeat(runs, |_| lab.buildah(qcow2))?;
+    let buildah_raw = repeat(runs, |_| lab.buildah(raw))?;
+    let ours_qcow2 = repeat(runs, |_| lab.ours(qcow2, &layout))?;
+    let ours_raw = repeat(runs, |_| lab.ours(raw, &layout))?;
+    let sent = repeat(1, |_| lab.ours(raw, &remote))?;
+    let pulled = repeat(runs, |_| lab.pull(&remote))?;
 
     let row = |what, unit, ours: f64, other: f64, most: f64, bar| Row {
         what,

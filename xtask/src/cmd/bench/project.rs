@@ -52,10 +52,17 @@ pub(super) enum Readable {
 impl Project {
     /// Copies the workspace, and adds an app to it.
     pub(super) fn copy(session: &Session, readable: Readable) -> Result<Project> {
+        Project::copy_into(&std::env::temp_dir(), session, readable)
+    }
+
+    /// The same, on the file system of `folder`.
+    pub(super) fn copy_into(folder: &Path, session: &Session, readable: Readable) -> Result<Project> {
         let workspace = session.workspace()?;
         let Some(app) = workspace.apps.first() else { bail!("there is no app in apps/ to measure with") };
         let name = app.name.as_str().to_owned();
-        let dir = tempfile::tempdir().context("making a folder for a copy of the workspace")?;
+        let making = || format!("making a folder for a copy of the workspace in {}", folder.display());
+        fs::create_dir_all(folder).with_context(making)?;
+        let dir = tempfile::tempdir_in(folder).with_context(making)?;
         for part in PARTS {
             let from = session.root.join(part);
             if from.exists() {

@@ -26,9 +26,9 @@ impl Sample {
     }
 }
 
-/// The medians of several runs.
-pub(super) fn repeat(runs: usize, run: impl Fn() -> Result<Sample>) -> Result<Sample> {
-    let samples: Vec<Sample> = (0..runs).map(|_| run()).collect::<Result<_>>()?;
+/// The medians of several runs, each of which gets its number.
+pub(super) fn repeat(runs: usize, run: impl Fn(usize) -> Result<Sample>) -> Result<Sample> {
+    let samples: Vec<Sample> = (0..runs).map(run).collect::<Result<_>>()?;
     let of = |what: fn(&Sample) -> f64| median(samples.iter().map(what));
     Ok(Sample {
         cpu: of(|sample| sample.cpu),
