@@ -18,10 +18,16 @@ pub(super) const DOCKER_REGISTRY: Need = Need {
     purpose: "is the registry that images are pushed to",
     from: Source::Debian("docker-registry"),
 };
+/// The registry that keeps what came of an upload that broke off: the third version of docker's.
+pub(super) const DISTRIBUTION: Need = Need {
+    program: "registry",
+    purpose: "is the registry that an upload goes on in after a break",
+    from: Source::GoInstall("github.com/distribution/distribution/v3/cmd/registry@v3.1.2"),
+};
 /// Judges what was pushed, and is what `bench` compares with.
 pub(super) const CRANE: Need = Need {
     program: "crane",
-    purpose: "validates what was pushed, and is compared with",
+    purpose: "validates what was pushed, is a registry itself, and is compared with",
     from: Source::GoInstall("github.com/google/go-containerregistry/cmd/crane@v0.22.1"),
 };
 
@@ -81,7 +87,7 @@ pub(crate) fn needs() -> Vec<Need> {
             purpose: "reads them for what an attacker could use",
             from: Source::Pip("zizmor==1.32.0"),
         },
-        go("registry", "github.com/google/go-containerregistry/cmd/registry@v0.22.1", "is a second registry"),
+        DISTRIBUTION,
     ];
     needs.extend([
         debian("podman", "podman", "builds bases from Containerfiles"),

@@ -97,8 +97,7 @@ impl Order {
     /// The layer is made twice: once to learn its digest, once on its way. A PATCH without a
     /// digest would need one pass, and cost more than it saves: without a digest nothing tells that
     /// the registry has the layer, so each run would send gigabytes again; an upload that breaks off
-    /// could not be taken up, since the registries in use keep nothing of it or take parts of 4 MiB
-    /// at most, and some limit how many; and a file that changes meanwhile would be found out at the
+    /// could not be taken up by another run, which cannot know that it is the same layer's; and a file that changes meanwhile would be found out at the
     /// end of the upload, not before it. The first pass runs at several hundred MB a second. What a
     /// registry says of an image that is there cannot stand in for it: its layer may be another's.
     pub(crate) fn to_registry(

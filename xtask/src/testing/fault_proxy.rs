@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::Registry;
 pub(crate) struct FaultProxy {
     address: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    passed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -38,6 +39,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// Its body stops after so many bytes, and the connection breaks on both sides.
     CutRequest(usize),
+    /// Its body stops after so many bytes, and the registry waits until whoever sends it is gone.
+    Stall(usize),
     /// It passes, and the answer's bytes (head and body) are changed.
     Change(fn(Vec<u8>) -> Vec<u8>),
     /// It passes with another request line.
@@ -78,21 +81,22 @@ impl FaultProxy {
     fn start(upstream: Option<String>, rule: impl Fn(&Seen) -> Fault + Send + Sync + 'static) -> FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (rule, log, stopped) = (Arc::new(rule), seen.clone(), stop.clone());
+        let (seen, passed, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicU64>, Arc<AtomicBool>) =
+            Default::default();
+        let (rule, log, bytes, stopped) = (Arc::new(rule), seen.clone(), passed.clone(), stop.clone());
         let accepting = thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
                 let Ok(stream) = stream else { continue };
-                let (rule, log, upstream) = (rule.clone(), log.clone(), upstream.clone());
+                let (rule, log, bytes, upstream) =
+                    (rule.clone(), log.clone(), bytes.clone(), upstream.clone());
                 // A connection that breaks is what these tests are about.
-                thread::spawn(move || serve(stream, upstream.as_deref(), &*rule, &log).ok());
+                thread::spawn(move || serve(stream, upstream.as_deref(), &*rule, (&log, &bytes)).ok());
             }
         });
-        FaultProxy { address, seen, stop, accepting: Some(accepting) }
+        FaultProxy { address, seen, passed, stop, accepting: Some(accepting) }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -112,6 +116,11 @@ impl FaultProxy {
     pub(crate) fn count(&self, method: &str, path_part: &str) -> usize {
         let matches = |seen: &&Seen| seen.method == method && seen.path().contains(path_part);
         self.seen().iter().filter(matches).count()
+    }
+
+    /// How many bytes of bodies went on to the registry.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.load(Ordering::SeqCst) as usize
     }
 
     pub(crate) fn forget(&self) {
@@ -146,7 +155,7 @@ fn serve(
     client: TcpStream,
     upstream: Option<&str>,
     rule: &(dyn Fn(&Seen) -> Fault + Send + Sync),
-    log: &Mutex<Vec<Seen>>,
+    (log, passed): (&Mutex<Vec<Seen>>, &Arc<AtomicU64>),
 ) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut client = client;
@@ -183,10 +192,17 @@ fn serve(
             return Ok(());
         }
         Fault::CutRequest(count) => {
-            let mut server = connect(upstream, &head)?;
-            io::copy(&mut reader.take(count as u64), &mut server)?;
-            server.shutdown(Shutdown::Both)?;
+            let server = connect(upstream, &head)?;
+            let mut body = Counted { out: server, count: passed.clone() };
+            io::copy(&mut reader.take(count as u64), &mut body)?;
+            body.out.shutdown(Shutdown::Both)?;
             return client.shutdown(Shutdown::Both);
+        }
+        Fault::Stall(count) => {
+            let mut body = Counted { out: connect(upstream, &head)?, count: passed.clone() };
+            io::copy(&mut reader.by_ref().take(count as u64), &mut body)?;
+            io::copy(&mut reader, &mut io::sink())?;
+            return Ok(());
         }
         Fault::Delay(time) => {
             thread::sleep(time);
@@ -197,8 +213,8 @@ fn serve(
     };
     let mut server = connect(upstream, &head)?;
     let sender = {
-        let mut server = server.try_clone()?;
-        thread::spawn(move || io::copy(&mut reader.take(length), &mut server).ok())
+        let mut body = Counted { out: server.try_clone()?, count: passed.clone() };
+        thread::spawn(move || io::copy(&mut reader.take(length), &mut body).ok())
     };
     match change {
         Some(change) => {
@@ -213,6 +229,24 @@ fn serve(
     client.shutdown(Shutdown::Both)?;
     sender.join().ok();
     Ok(())
+}
+
+/// Counts what goes out.
+struct Counted {
+    out: TcpStream,
+    count: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.count.fetch_add(written as u64, Ordering::SeqCst);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Connects to what is behind, and sends a request's head there.

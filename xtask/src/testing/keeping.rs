@@ -1,5 +1,6 @@
-//! A mock: registries that keep something of an upload that broke off, as the specification allows.
-//! None that keeps bytes can be installed here.
+//! A mock: registries with limits and habits that the specification allows, and that no registry
+//! which can be installed here has: they keep whole parts alone, do not say how far an upload came,
+//! take no parts or nothing large, or lose a session that they kept before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -106,12 +106,17 @@ impl Registry {
         self.dir.path().join("certificate.pem")
     }
 
+    /// Distribution 3, which keeps what came of a body that broke off, and says how much that is.
+    pub(crate) fn distribution() -> Registry {
+        Registry::start_configured("registry", TempDir::new().unwrap(), "")
+    }
+
     /// crane's registry, which holds everything in memory, keeps blobs for all repositories
     /// together, and takes manifests without looking.
     pub(crate) fn crane() -> Registry {
         let (dir, port) = (TempDir::new().unwrap(), free_port());
-        let mut command = Command::new(program("registry"));
-        command.arg("-port").arg(port.to_string());
+        let mut command = Command::new(program("crane"));
+        command.args(["registry", "serve", "--address"]).arg(format!("127.0.0.1:{port}"));
         Registry::start(command, dir, port)
     }
 
@@ -132,6 +137,11 @@ impl Registry {
     }
 
     fn start_docker(dir: TempDir, more: &str) -> Registry {
+        Registry::start_configured("docker-registry", dir, more)
+    }
+
+    /// docker's registry, or Distribution, as it is called since its third version.
+    fn start_configured(name: &str, dir: TempDir, more: &str) -> Registry {
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
@@ -141,8 +151,9 @@ impl Registry {
         );
         let path = dir.path().join("config.yml");
         fs::write(&path, config).unwrap();
-        let mut command = Command::new(program("docker-registry"));
-        command.arg("serve").arg(&path);
+        let mut command = Command::new(program(name));
+        // Distribution would send traces to a port that nothing listens on here.
+        command.arg("serve").arg(&path).env("OTEL_TRACES_EXPORTER", "none");
         Registry::start(command, dir, port)
     }
 
@@ -166,10 +177,20 @@ impl Registry {
         &self.address
     }
 
-    /// Where docker-registry keeps a blob.
+    /// Where docker's registry and Distribution keep a blob.
     pub(crate) fn blob_path(&self, hex: &str) -> PathBuf {
-        let blobs = self.dir.path().join("storage/docker/registry/v2/blobs/sha256");
-        blobs.join(&hex[..2]).join(hex).join("data")
+        self.blobs().join("sha256").join(&hex[..2]).join(hex).join("data")
+    }
+
+    /// Takes all blobs and manifests from docker's registry or Distribution. Uploads stay.
+    pub(crate) fn forget_blobs(&self) {
+        if self.blobs().exists() {
+            fs::remove_dir_all(self.blobs()).unwrap();
+        }
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.dir.path().join("storage/docker/registry/v2/blobs")
     }
 
     fn log(&self) -> String {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::harness::judge;
 use crate::interrupts::{names, wait_until};
 use crate::pack::{assert_as_fresh, assert_exported, assert_same, with_disks};
-use crate::testing::{Keeping, Keeps, Manner, Registry, program};
+use crate::testing::{Fault, FaultProxy, Registry, program};
 
 /// How often a run is killed.
 const KILLS: usize = 20;
@@ -126,43 +126,33 @@ fn a_pull_that_is_killed_at_any_time_is_made_again() {
 #[test]
 fn a_push_that_was_killed_goes_on_in_the_next_run() {
     let workspace = with_disks("raw", 512);
-    let (is_stuck, is_there) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
-    let (stuck, there) = (is_stuck.clone(), is_there.clone());
-    let manner = Manner {
-        keeps: Keeps::Bytes,
-        tells: true,
-        largest_part: 4 << 20,
-        largest_whole: usize::MAX,
-        losing_break: usize::MAX,
-    };
-    // The line breaks at 5 MB, and is dead when the first part has come.
-    let registry = Keeping::new(manner, move |have, length| match have {
-        0 => (length > 5_000_000).then_some(5_000_000),
-        9_000_000.. => {
-            while stuck.load(Ordering::SeqCst) {
-                there.store(true, Ordering::SeqCst);
-                thread::sleep(Duration::from_millis(10));
-            }
-            None
+    let registry = Registry::distribution();
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    // Of the layer, 9 MB come, and nothing more.
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 8);
+        match is_large && stuck.load(Ordering::SeqCst) {
+            true => Fault::Stall(9_000_000),
+            false => Fault::Pass,
         }
-        _ => None,
     });
-    let pack = format!("pack {RAW} --to {}/me/os:t", registry.proxy.address());
+    let name = format!("{}/me/os:t", proxy.address());
+    let pack = format!("pack {RAW} --to {name}");
     let mut child = workspace.command(&pack).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("a second part", || is_there.load(Ordering::SeqCst));
+    wait_until("9 MB", || proxy.passed() >= 9_000_000);
     child.kill().unwrap();
     child.wait().unwrap();
     let journal = workspace.path("target/xtask/uploads");
     assert_eq!(names(&journal).len(), 1);
     is_stuck.store(false, Ordering::SeqCst);
 
-    let before = registry.taken();
+    let before = proxy.passed();
     let packed: Value = workspace.json(&pack)["packed"][0].clone();
-    let layer = &packed["layer"];
-    let size = layer["size"].as_u64().unwrap() as usize;
-    let sent = registry.taken() - before;
+    let size = packed["layer"]["size"].as_u64().unwrap() as usize;
+    let sent = proxy.passed() - before;
     // A new session would have begun with the first byte.
     assert!(sent < size - 8_000_000, "{sent} of {size} bytes were sent by the second run");
-    assert_eq!(registry.blob(layer["digest"].as_str().unwrap()).map(|blob| blob.len()), Some(size));
+    assert_exported(&name, &workspace.path(RAW));
     assert_eq!(names(&journal), [""; 0]);
 }

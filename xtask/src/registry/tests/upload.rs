@@ -1,10 +1,10 @@
 //! One blob on its way: lines that are slow or break, and what is sent again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::testing::{Fault, FaultProxy, Keeping, Keeps, Manner, Registry, Seen, answer};
+use crate::testing::{Fault, FaultProxy, Keeping, Keeps, Manner, Registry, Seen, answer, program};
 
 #[test]
 fn asking_whether_a_push_is_allowed_leaves_nothing() {
@@ -123,6 +123,40 @@ fn cut_at(place: usize, times: usize) -> impl FnMut(usize, usize) -> Option<usiz
     }
 }
 
+/// Before Distribution, which keeps what came of a body. `cut` says where bodies of uploads break
+/// off: from how many bytes of the upload are there before one, and how many it has, to how many pass.
+fn breaking(
+    registry: &Registry,
+    cut: impl FnMut(usize, usize) -> Option<usize> + Send + 'static,
+) -> FaultProxy {
+    let cut = Mutex::new(cut);
+    FaultProxy::before(registry, move |seen| {
+        let number = |text: &str| text.parse().unwrap();
+        let length = seen.header("content-length").map_or(0, number);
+        let range = seen.header("content-range").and_then(|range| range.split_once('-'));
+        let have = range.map_or(0, |(start, _)| number(start));
+        let is_body = seen.path().contains("/blobs/uploads/") && length > 0;
+        match is_body.then(|| cut.lock().unwrap()(have, length)).flatten() {
+            Some(passes) => Fault::CutRequest(passes),
+            None => Fault::Pass,
+        }
+    })
+}
+
+/// Pushes an image with one layer through a proxy; crane reads the layer back. How many bytes
+/// passed.
+fn pushed(client: &Client, proxy: &FaultProxy, layer: &[u8]) -> usize {
+    let image = Image::new(&[layer]);
+    let before = proxy.passed();
+    client.push(&image.push(&format!("{}/os/app:v1", proxy.address()), None)).unwrap();
+    let passed = proxy.passed() - before;
+    let blob = format!("{}/os/app@{}", proxy.address(), image.layers[0].digest());
+    let output = std::process::Command::new(program("crane")).args(["blob", &blob]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout == layer, "what crane finds is the layer");
+    passed
+}
+
 /// Sends one layer, which the registry has then; how many bytes it took of it.
 fn sent(registry: &Keeping, layer: &[u8]) -> usize {
     let image = Image::new(&[layer]);
@@ -133,26 +167,49 @@ fn sent(registry: &Keeping, layer: &[u8]) -> usize {
     registry.taken() - image.config.bytes().len() - image.manifest.bytes().len()
 }
 
-fn parts(registry: &Keeping) -> Vec<String> {
-    let seen = registry.proxy.seen();
+fn parts(proxy: &FaultProxy) -> Vec<String> {
+    let seen = proxy.seen();
     let parts = seen.iter().filter(|seen| seen.method == "PATCH");
     parts.map(|seen| seen.header("content-length").unwrap().to_owned()).collect()
 }
 
+/// How many sessions were opened for blobs.
+fn sessions(proxy: &FaultProxy) -> usize {
+    proxy.count("POST", "/blobs/uploads/")
+}
+
 #[test]
 fn an_upload_goes_on_where_it_broke_off() {
-    let registry = Keeping::new(GOOD, cut_at(3_000_000, 1));
-    sent(&registry, &bytes(7, 12_000_000));
+    let registry = Registry::distribution();
+    let proxy = breaking(&registry, cut_at(3_000_000, 1));
+    pushed(&client(), &proxy, &bytes(7, 12_000_000));
     // 9 MB are left, in parts of 4 MiB at most, as GHCR wants them.
-    assert_eq!(parts(&registry), ["4194304", "4194304", "611392"]);
+    assert_eq!(parts(&proxy), ["4194304", "4194304", "611392"]);
 }
 
 #[test]
 fn a_line_that_breaks_often_brings_everything_over() {
+    let registry = Registry::distribution();
     // Each connection carries 3 MB, which is less than a part.
-    let registry = Keeping::new(GOOD, |_, length| (length > 3_000_000).then_some(3_000_000));
-    sent(&registry, &bytes(7, 30_000_000));
-    assert_eq!(registry.sessions(), 2, "one for each blob");
+    let proxy = breaking(&registry, |_, length| (length > 3_000_000).then_some(3_000_000));
+    pushed(&client(), &proxy, &bytes(7, 30_000_000));
+    assert_eq!(sessions(&proxy), 2, "one for each blob");
+}
+
+#[test]
+fn a_line_that_falls_silent_is_given_up_and_the_upload_goes_on() {
+    let registry = Registry::distribution();
+    let is_first = std::sync::atomic::AtomicBool::new(true);
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 8);
+        match is_large && is_first.swap(false, Ordering::SeqCst) {
+            true => Fault::Stall(3_000_000),
+            false => Fault::Pass,
+        }
+    });
+    let impatient = client_at(Timing { commit: Duration::from_secs(2), ..timing() });
+    pushed(&impatient, &proxy, &bytes(7, 12_000_000));
+    assert_eq!(parts(&proxy), ["4194304", "4194304", "611392"]);
 }
 
 #[test]
@@ -182,13 +239,25 @@ fn where_a_registry_does_not_say_the_last_part_tells() {
 #[test]
 fn a_push_cut_ten_times_in_its_middle_sends_little_twice() {
     let size = 32_000_000;
-    let ten = || cut_at(size / 2, 10);
-    let registry = Keeping::new(GOOD, ten());
     let bytes = bytes(7, size);
-    let whole = sent(&registry, &bytes);
-    assert!(whole < size * 12 / 10, "{whole} bytes for {size}");
+    // At the same place of the layer each time, and in the middle of whatever comes.
+    let mut left = 10;
+    let halves = move |_, length| {
+        let is_cut = left > 0 && length > 1000;
+        left -= usize::from(is_cut);
+        is_cut.then_some(length / 2)
+    };
+    let registry = Registry::distribution();
+    for proxy in [breaking(&registry, cut_at(size / 2, 10)), breaking(&registry, halves)] {
+        registry.forget_blobs();
+        let passed = pushed(&client(), &proxy, &bytes);
+        assert!(passed >= size && passed < size * 12 / 10, "{passed} bytes for {size}");
+        let broken = proxy.count("PATCH", "") + proxy.count("PUT", "/blobs/uploads/");
+        assert!(broken >= 10, "{:#?}", proxy.lines());
+        assert_eq!(sessions(&proxy), 2, "one for each blob");
+    }
     // Where what breaks off is lost, the first half goes twice, and then one part ten times at most.
-    let registry = Keeping::new(Manner { keeps: Keeps::Parts, ..GOOD }, ten());
+    let registry = Keeping::new(Manner { keeps: Keeps::Parts, ..GOOD }, cut_at(size / 2, 10));
     let in_parts = sent(&registry, &bytes);
     assert!(in_parts <= size * 3 / 2 + 10 * (4 << 20), "{in_parts} bytes for {size}");
 }
@@ -198,11 +267,11 @@ fn what_a_registry_will_not_have_goes_the_other_way() {
     // No part of any size: after the break, the blob goes at once again.
     let registry = Keeping::new(Manner { largest_part: 0, ..GOOD }, cut_at(3_000_000, 1));
     sent(&registry, &bytes(7, 12_000_000));
-    assert_eq!(parts(&registry).len(), 1);
+    assert_eq!(parts(&registry.proxy).len(), 1);
     // Nothing large at once, as a proxy before a registry may have it: parts.
     let registry = Keeping::new(Manner { largest_whole: 8_000_000, ..GOOD }, |_, _| None);
     sent(&registry, &bytes(7, 12_000_000));
-    assert_eq!(parts(&registry).len(), 3);
+    assert_eq!(parts(&registry.proxy).len(), 3);
 }
 
 #[test]
@@ -216,21 +285,21 @@ fn an_upload_that_never_comes_through_ends() {
 }
 
 /// A push that is cut off for good at 9 MB; its folder has what it wrote down.
-fn given_up(layer: &[u8]) -> (Keeping, tempfile::TempDir, std::path::PathBuf) {
+fn given_up(registry: &Registry, layer: &[u8]) -> (FaultProxy, tempfile::TempDir, std::path::PathBuf) {
     let is_open = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let opens = is_open.clone();
-    let registry = Keeping::new(GOOD, move |have, length| {
+    let proxy = breaking(registry, move |have, length| {
         (!opens.load(Ordering::SeqCst) && have + length > 9_000_000)
             .then(|| 9_000_000usize.saturating_sub(have))
     });
     let dir = tempfile::tempdir().unwrap();
-    let target = format!("{}/os/app:v1", registry.proxy.address());
+    let target = format!("{}/os/app:v1", proxy.address());
     noting(&dir).push(&Image::new(&[layer]).push(&target, None)).unwrap_err();
     is_open.store(true, Ordering::SeqCst);
     let entries: Vec<_> = std::fs::read_dir(dir.path().join("uploads")).unwrap().collect();
     let [Ok(entry)] = &entries[..] else { panic!("{entries:?}") };
     let path = entry.path();
-    (registry, dir, path)
+    (proxy, dir, path)
 }
 
 /// A client that writes its uploads down in a folder.
@@ -244,30 +313,25 @@ fn noting(dir: &tempfile::TempDir) -> Client {
 fn another_process_goes_on_with_an_upload() {
     use std::os::unix::fs::PermissionsExt;
     let layer = bytes(7, 12_000_000);
-    let (registry, dir, entry) = given_up(&layer);
+    let registry = Registry::distribution();
+    let (proxy, dir, entry) = given_up(&registry, &layer);
     for (path, mode) in [(entry.as_path(), 0o600), (entry.parent().unwrap(), 0o700)] {
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, mode);
     }
-    let image = Image::new(&[&layer]);
-    let target = format!("{}/os/app:v1", registry.proxy.address());
-    let before = registry.taken();
-    noting(&dir).push(&image.push(&target, None)).unwrap();
-    assert!(registry.blob(&image.layers[0].digest().to_string()).as_deref() == Some(&layer[..]));
-    let (taken, small) =
-        (registry.taken() - before, image.config.bytes().len() + image.manifest.bytes().len());
-    assert_eq!(taken, 3_000_000 + small);
+    let passed = pushed(&noting(&dir), &proxy, &layer);
+    // What was left, the config and the manifest.
+    assert!((3_000_000..3_010_000).contains(&passed), "{passed} bytes");
     assert!(!entry.exists(), "nothing is left to go on with");
 }
 
 #[test]
 fn an_entry_that_is_wrong_harms_nothing() {
     let layer = bytes(7, 12_000_000);
-    let image = Image::new(&[&layer]);
-    let (registry, dir, entry) = given_up(&layer);
+    let registry = Registry::distribution();
+    let (proxy, dir, entry) = given_up(&registry, &layer);
     let good = std::fs::read_to_string(&entry).unwrap();
-    let target = |number: usize| format!("{}/os/app:v{number}", registry.proxy.address());
     let elsewhere = FaultProxy::alone(|_| Fault::Silence);
-    let at = |host: &str| good.replace(&format!("http://{}/v2/os/app/blobs", registry.proxy.address()), host);
+    let at = |host: &str| good.replace(&format!("http://{}/v2/os/app/blobs", proxy.address()), host);
     let wrongs = [
         good[..good.len() / 2].to_owned(),
         "x".repeat(100_000),
@@ -277,13 +341,12 @@ fn an_entry_that_is_wrong_harms_nothing() {
         // A session that never was.
         good.replace("uploads/", "uploads/99"),
     ];
-    for (number, wrong) in wrongs.iter().enumerate() {
-        assert_ne!(*wrong, good);
+    for wrong in &wrongs {
+        assert_ne!(wrong, &good);
         std::fs::write(&entry, wrong).unwrap();
-        let before = registry.taken();
-        // A tag that is as it should be asks for no upload.
-        noting(&dir).push(&image.push(&target(number), None)).unwrap();
-        assert!(registry.taken() - before > layer.len(), "{wrong:.200} was believed");
+        registry.forget_blobs();
+        let passed = pushed(&noting(&dir), &proxy, &layer);
+        assert!(passed > layer.len(), "{wrong:.200} was believed");
         assert!(!entry.exists());
     }
     assert_eq!(elsewhere.seen().len(), 0);
@@ -292,13 +355,14 @@ fn an_entry_that_is_wrong_harms_nothing() {
     std::fs::write(&entry, &good).unwrap();
     let theirs = std::fs::File::open(&entry).unwrap();
     theirs.lock().unwrap();
-    noting(&dir).push(&image.push(&target(wrongs.len()), None)).unwrap();
+    registry.forget_blobs();
+    pushed(&noting(&dir), &proxy, &layer);
     assert_eq!(std::fs::read_to_string(&entry).unwrap(), good);
     drop(theirs);
 
     // After a week, no registry knows of it.
     let old = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
     std::fs::File::options().write(true).open(&entry).unwrap().set_modified(old).unwrap();
-    noting(&dir).push(&Image::new(&[&bytes(8, 9_000_000)]).push(&target(0), None)).unwrap();
+    pushed(&noting(&dir), &proxy, &bytes(8, 9_000_000));
     assert!(!entry.exists());
 }
