@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::harness::{Workspace, fingerprint};
 use crate::installed::made;
-use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::interrupts::{interrupt, names, start, wait_as_long, wait_until};
+use crate::iso::PATIENCE;
 use crate::root;
 
 /// Enough where nothing helps to emulate, and other tests run beside.
@@ -117,6 +118,28 @@ fn the_disk_in_an_ova_boots_by_uefi() {
     let report = workspace.json(&format!("vm test ../disks/os.ova --firmware uefi {PATIENT}"));
     check_boot(&report, "uefi");
     assert_eq!(fingerprint(&workspace.path("../disks")), before, "the OVA is as it was");
+}
+
+/// The firmware that the tests above leave out, as far as the system on the disk: what follows is theirs.
+/// It takes a minute or two where the processor does not help.
+#[test]
+fn each_disk_starts_by_the_other_firmware_too() {
+    let made = made();
+    let workspace = Workspace::new();
+    workspace.ok(&format!("disk ova --from {} --output ../disks", made.path("raw").display()));
+    let console = workspace.path("target/xtask/vm/1/console.log");
+    let ova = workspace.path("../disks/os.ova");
+    for (disk, firmware) in [(made.path("raw"), "uefi"), (made.path("qcow2"), "bios"), (ova, "bios")] {
+        let mut machine =
+            start(workspace.command(&format!("vm run {} --firmware {firmware}", disk.display())));
+        wait_as_long(PATIENCE, "its root", || {
+            assert_eq!(machine.try_wait().unwrap(), None, "{}", disk.display());
+            let text = fs::read(&console).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains("Local File Systems.")
+        });
+        interrupt(machine, Signal::INT);
+        fs::remove_file(&console).unwrap();
+    }
 }
 
 /// A boot without an upgrade came to what it should.

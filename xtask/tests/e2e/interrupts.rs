@@ -17,8 +17,12 @@ use crate::testing::{Fault, FaultProxy, Registry, answer};
 /// How long a program may take to do what it surely does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_as_long(PATIENCE, what, condition);
+}
+
+pub(crate) fn wait_as_long(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
     while !condition() {
         assert!(Instant::now() < end, "{what} did not happen");
         thread::sleep(Duration::from_millis(10));

@@ -144,7 +144,7 @@ fn an_installer_is_made_of_an_image() {
 }
 
 /// How long anything may take where nothing helps the processor, and others want it too.
-const PATIENCE: Duration = Duration::from_secs(900);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A machine whose console is this test's.
 struct Machine {
