@@ -45,8 +45,13 @@ pub(crate) fn delta(old: &[NamedLayer], new: &[NamedLayer]) -> Delta {
 impl Delta {
     /// Bytes of layers to download.
     pub(crate) fn download(&self) -> u64 {
-        self.added.iter().map(|layer| layer.descriptor.size).sum()
+        total(&self.added)
     }
+}
+
+/// Bytes of layers, as their manifests have it: a stranger's may claim anything.
+pub(crate) fn total(layers: &[NamedLayer]) -> u64 {
+    layers.iter().map(|layer| layer.descriptor.size).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -75,5 +80,8 @@ mod tests {
         assert_eq!(delta.added, layers(&["hello v2!"]));
         assert_eq!(delta.dropped, layers(&["hello v1"]));
         assert_eq!(delta.download(), 9);
+        let mut huge = layers(&["one", "two"]);
+        huge.iter_mut().for_each(|layer| layer.descriptor.size = u64::MAX);
+        assert_eq!(total(&huge), u64::MAX);
     }
 }

@@ -5,7 +5,6 @@
 
 pub(crate) mod interrupt;
 mod measure;
-mod text;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +20,6 @@ use xshell::Cmd;
 
 use self::interrupt::{Manner, interrupted, signal};
 pub(crate) use self::measure::{Measured, measure};
-pub(crate) use self::text::printable;
 use crate::progress::say;
 
 /// How many of a failed program's last lines the error shows.
@@ -356,7 +354,7 @@ fn keep_tail(stderr: impl Read, mut on_line: impl FnMut(&str)) -> Vec<String> {
     let mut tail = Vec::new();
     for line in BufReader::new(stderr).split(b'\n') {
         let Ok(line) = line else { break };
-        let line = printable(&line);
+        let line = crate::words::printable(&line);
         on_line(&line);
         if tail.len() == LINES_KEPT {
             tail.remove(0);

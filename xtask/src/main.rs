@@ -31,6 +31,7 @@ mod subids;
 mod testing;
 mod unfinished;
 mod vm;
+mod words;
 mod workspace;
 
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::hint;
+use crate::{hint, words};
 
 /// Where progress goes. Cheap to clone; threads share it.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl Progress {
         if self.bars.is_hidden() {
             self.line(format!("{text} ..."));
         }
-        bar.set_message(text);
+        bar.set_message(words::lines(&text).into_owned());
         Step { progress: self.clone(), bar }
     }
 }
@@ -94,7 +94,7 @@ impl Step {
 
     /// Says what it is at now.
     pub(crate) fn at(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
+        self.bar.set_message(words::lines(&text.into()).into_owned());
     }
 
     /// Shows a line of a program that talks for long: what it is at on a terminal, and all lines
@@ -121,7 +121,7 @@ impl Drop for Step {
 
 /// A line on standard error. Where nobody reads it any more, the work goes on without.
 pub(crate) fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").ok();
+    writeln!(std::io::stderr(), "{}", words::lines(line)).ok();
 }
 
 /// A number of bytes for people, in powers of 1000 as registries and disks count.

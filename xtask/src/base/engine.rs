@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
 
 use super::scratch::Scratch;
-use crate::exec::{self, ExecError, printable};
+use crate::exec::{self, ExecError};
 use crate::hint::hinted;
 use crate::oci::{Digest, Reference, Timestamp};
 use crate::preflight::{self, Need, Source};
 use crate::subids;
+use crate::words::printable;
 
 const PODMAN: Need =
     Need { program: "podman", purpose: "builds bases from Containerfiles", from: Source::Debian("podman") };

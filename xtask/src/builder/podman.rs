@@ -348,7 +348,7 @@ fn talk<'c>(
     };
     let mut consume = |out: &mut dyn Read| -> io::Result<()> {
         BufReader::new(out).split(b'\n').try_for_each(|line| {
-            note(&exec::printable(&line?));
+            note(&crate::words::printable(&line?));
             Ok(())
         })
     };

@@ -4,11 +4,12 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::Session;
-use crate::diff::{NamedLayer, delta};
+use crate::diff::{NamedLayer, delta, total};
 use crate::flags::Diff;
 use crate::oci::Platform;
 use crate::progress::human_bytes;
 use crate::source::Source;
+use crate::words::foreign;
 
 pub(crate) fn run(flags: &Diff, session: &Session) -> Result<()> {
     let registry = session.registry()?;
@@ -32,16 +33,15 @@ pub(crate) fn run(flags: &Diff, session: &Session) -> Result<()> {
     session.print(&value, || {
         let line = |mark: char, layer: &NamedLayer| {
             let size = human_bytes(layer.descriptor.size);
-            format!("{mark} {:<12} {size:>9} {}\n", name(layer), layer.descriptor.digest.short())
+            format!("{mark} {:<12} {size:>9} {}\n", foreign(name(layer)), layer.descriptor.digest.short())
         };
         let dropped: String = delta.dropped.iter().map(|layer| line('-', layer)).collect();
         let added: String = delta.added.iter().map(|layer| line('+', layer)).collect();
-        let kept: u64 = delta.kept.iter().map(|layer| layer.descriptor.size).sum();
         format!(
             "{dropped}{added}a host downloads {} in {} layers, and keeps {} in {}",
             human_bytes(delta.download()),
             delta.added.len(),
-            human_bytes(kept),
+            human_bytes(total(&delta.kept)),
             delta.kept.len()
         )
     })

@@ -14,6 +14,7 @@ use crate::oci::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
 use crate::progress::human_bytes;
 use crate::source::{Home, Source};
+use crate::words::foreign;
 
 /// What says that an image is a system. Source: bootc, "Generic guidance for building images".
 const BOOTC: &str = "containers.bootc";
@@ -175,7 +176,7 @@ fn groups(layers: &[LayerReport]) -> Vec<GroupReport> {
         name,
         layers: layers.len(),
         size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
-        unpacked: layers.iter().map(|layer| layer.unpacked).sum(),
+        unpacked: layers.iter().try_fold(0, |sum: u64, layer| Some(sum.saturating_add(layer.unpacked?))),
     };
     if ours.is_empty() { Vec::new() } else { vec![group("base", base), group("ours", ours)] }
 }
@@ -228,7 +229,7 @@ impl Report {
         };
         let mut text = format!("{what} {}\ndigest {}\n", self.reference, self.digest);
         match &self.platforms[..] {
-            [] => text += &format!("platform {}\n", self.platform),
+            [] => text += &format!("platform {}\n", foreign(&self.platform)),
             several => {
                 for PlatformReport { platform, digest } in several {
                     text += &format!("platform {platform} {digest}\n");
@@ -236,14 +237,14 @@ impl Report {
             }
         }
         if let Some(created) = &self.created {
-            text += &format!("created {}\n", plain(created));
+            text += &format!("created {}\n", foreign(created));
         }
         if let Some(disk) = &self.disk {
             let (size, virtual_size) = (human_bytes(disk.size), human_bytes(disk.virtual_size));
             text += &format!("disk {}: {}, {size}, a disk of {virtual_size}\n", disk.name, disk.format);
             text += &format!("sha256 {}\n", disk.sha256);
             if let Some(ImageReport { name, digest }) = &disk.image {
-                let name = name.as_deref().map(|name| format!("{} ", plain(name))).unwrap_or_default();
+                let name = name.as_deref().map(|name| format!("{} ", foreign(name))).unwrap_or_default();
                 text += &format!("of the image {name}{digest}\n");
             }
         }
@@ -254,7 +255,7 @@ impl Report {
             text += &format!("{name}: {size} in {layers} layers{}\n", unpacked.unwrap_or_default());
         }
         for layer in &self.layers {
-            let name = plain(layer.name.as_deref().unwrap_or("base"));
+            let name = foreign(layer.name.as_deref().unwrap_or("base"));
             text += &format!("  {name:<12} {:>9} {}\n", human_bytes(layer.size), layer.digest.short());
         }
         for referrer in &self.referrers {
@@ -262,13 +263,8 @@ impl Report {
         }
         for (key, value) in &self.annotations {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text += &format!("{} = {}\n", plain(key), plain(&value));
+            text += &format!("{} = {}\n", foreign(key), foreign(&value));
         }
         text
     }
-}
-
-/// A stranger's words: they must not move the terminal's cursor.
-fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }

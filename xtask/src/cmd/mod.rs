@@ -45,6 +45,7 @@ use crate::oci::ImageName;
 use crate::preflight::{self, Consent, Lack, Need};
 use crate::progress::{Progress, Verbosity};
 use crate::registry::{Client, RegistryName};
+use crate::words;
 use crate::workspace::Workspace;
 
 /// Carries out what the command line says.
@@ -155,8 +156,8 @@ impl Session {
     /// The result on standard output: `value` as JSON, or `text`.
     pub(crate) fn print(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         let shown = match self.output {
-            Output::Json => serde_json::to_string_pretty(value)?,
-            Output::Text => text(),
+            Output::Json => words::json(&serde_json::to_string_pretty(value)?),
+            Output::Text => words::lines(&text()).into_owned(),
         };
         let mut stdout = std::io::stdout().lock();
         std::io::Write::write_all(&mut stdout, format!("{}\n", shown.trim_end()).as_bytes())

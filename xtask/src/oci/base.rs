@@ -6,6 +6,7 @@ use super::document::Manifest;
 use super::platform::Platform;
 use super::verified::Descriptor;
 use super::{DOCKER_LAYER_GZIP, Digest, MediaType};
+use crate::words::foreign;
 
 /// Marks an image that bootc can install. Either label does.
 /// Source: bootc, docs/src/bootc-images.md; ostree-ext, `container/deploy.rs`.
@@ -38,7 +39,7 @@ pub(crate) enum BaseError {
     #[error("the manifest has {layers} layers, the config {diff_ids} diff ids: they must be one to one")]
     DiffIds { layers: usize, diff_ids: usize },
     #[error("layer {digest} is of type `{media_type}`, which a bootc host refuses")]
-    LayerType { digest: Digest, media_type: MediaType },
+    LayerType { digest: Digest, media_type: String },
     #[error("`ostree.final-diffid` names {0}, which is none of the image's layers")]
     FinalDiffId(String),
 }
@@ -49,7 +50,7 @@ impl Base {
         // Hosts read it by the specification: what that demands has to be there.
         if let Err(error) = serde_json::from_slice::<oci_spec::image::ImageConfiguration>(config.blob.bytes())
         {
-            return Err(ConfigError { digest: manifest.config.digest, message: error.to_string() }.into());
+            return Err(ConfigError { digest: manifest.config.digest, message: foreign(&error.to_string()) }.into());
         }
         if config.platform() != Ok(wanted) {
             return Err(BaseError::Platform { wanted, found: config.shown_platform() });
@@ -58,7 +59,7 @@ impl Base {
             if !is_layer(&layer.media_type) {
                 return Err(BaseError::LayerType {
                     digest: layer.digest,
-                    media_type: layer.media_type.clone(),
+                    media_type: foreign(layer.media_type.as_ref()),
                 });
             }
         }
@@ -73,7 +74,7 @@ impl Base {
         let final_diff_id = match config.label(FINAL_DIFFID_LABEL) {
             None => None,
             Some(text) => {
-                let unknown = || BaseError::FinalDiffId(text.to_owned());
+                let unknown = || BaseError::FinalDiffId(foreign(text));
                 let diff_id = DiffId(text.parse().map_err(|_| unknown())?);
                 Some(diff_ids.contains(&diff_id).then_some(diff_id).ok_or_else(unknown)?)
             }

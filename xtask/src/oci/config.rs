@@ -6,6 +6,7 @@ use super::digest::{DiffId, Digest};
 use super::platform::Platform;
 use super::timestamp::Timestamp;
 use super::verified::Verified;
+use crate::words::foreign;
 
 /// No config is larger than this, in bytes; it is read into memory whole. The specification has no
 /// limit. A config grows by a line of history with each layer, which makes kilobytes: what is
@@ -35,7 +36,7 @@ impl Config {
     pub(crate) fn parse(blob: Verified) -> Result<Config, ConfigError> {
         match serde_json::from_slice(blob.bytes()) {
             Ok(json) => Ok(Config { json, blob }),
-            Err(error) => Err(ConfigError { digest: blob.digest(), message: error.to_string() }),
+            Err(error) => Err(ConfigError { digest: blob.digest(), message: foreign(&error.to_string()) }),
         }
     }
 
@@ -49,7 +50,7 @@ impl Config {
     /// The system and the architecture, whatever they are, with `?` for what is not said.
     pub(crate) fn shown_platform(&self) -> String {
         let text = |key: &str| self.text(key).unwrap_or("?");
-        format!("{}/{}", text("os"), text("architecture"))
+        foreign(&format!("{}/{}", text("os"), text("architecture")))
     }
 
     /// When the image was made, if it says so.
@@ -65,7 +66,7 @@ impl Config {
     pub(crate) fn diff_ids(&self) -> Result<Vec<DiffId>, ConfigError> {
         let diff_ids = self.json.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).cloned();
         let invalid =
-            |error: serde_json::Error| ConfigError { digest: self.blob.digest(), message: error.to_string() };
+            |error: serde_json::Error| ConfigError { digest: self.blob.digest(), message: foreign(&error.to_string()) };
         serde_json::from_value(diff_ids.unwrap_or_default()).map_err(invalid)
     }
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::words::foreign;
+
 /// The SHA-256 digest of a blob, written `sha256:` and 64 lower-case hex digits.
 ///
 /// The specification allows other algorithms; every registry and every bootc host uses this
@@ -27,7 +29,7 @@ pub(crate) struct DiffId(pub(crate) Digest);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DigestError {
-    #[error("digest `{0}` is not of the form `sha256:<64 hex digits>`")]
+    #[error("digest `{}` is not of the form `sha256:<64 hex digits>`", foreign(.0))]
     Malformed(String),
 }
 

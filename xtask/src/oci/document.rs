@@ -7,6 +7,7 @@ use super::digest::Digest;
 use super::platform::Platform;
 use super::verified::{Descriptor, Verified};
 use super::{DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, MediaType};
+use crate::words::foreign;
 
 /// No manifest or index is larger than this. A registry that follows the specification takes at
 /// least 4 MiB, and none of the known images comes near.
@@ -69,7 +70,7 @@ impl Document {
             return Err(DocumentError::WebPage(digest));
         }
         let json: Map<String, Value> = serde_json::from_slice(blob.bytes())
-            .map_err(|error| DocumentError::Json(digest, error.to_string()))?;
+            .map_err(|error| DocumentError::Json(digest, foreign(&error.to_string())))?;
         if json.get("schemaVersion") == Some(&Value::from(1)) {
             return Err(DocumentError::Schema1(digest));
         }
@@ -90,7 +91,7 @@ impl Document {
             MediaType::ImageManifest.as_ref()
         });
         if let Some(sent) = sent.filter(|&sent| sent != found) {
-            let (sent, found) = (sent.to_owned(), found.to_owned());
+            let (sent, found) = (foreign(sent), foreign(found));
             return Err(DocumentError::ContentType { digest, sent, found });
         }
 
@@ -110,7 +111,7 @@ impl Document {
                 let body = if is_index { "an index" } else { "a manifest" }.to_owned();
                 Err(DocumentError::ContentType { digest, sent: found.to_owned(), found: body })
             }
-            _ => Err(DocumentError::MediaType { digest, media_type: found.to_owned() }),
+            _ => Err(DocumentError::MediaType { digest, media_type: foreign(found) }),
         }
     }
 
@@ -152,7 +153,7 @@ impl Manifest {
             message,
         };
         let typed: oci_spec::image::ImageManifest =
-            serde_json::from_slice(blob.bytes()).map_err(|error| invalid(error.to_string()))?;
+            serde_json::from_slice(blob.bytes()).map_err(|error| invalid(foreign(&error.to_string())))?;
         let config = descriptor(typed.config()).map_err(invalid)?;
         let layers = typed.layers().iter().map(descriptor).collect::<Result<_, _>>().map_err(invalid)?;
         Ok(Manifest { media_type, config, layers, json, blob })
@@ -168,7 +169,7 @@ impl Index {
         let invalid =
             |message: String| DocumentError::Invalid { digest: blob.digest(), what: "image index", message };
         let typed: oci_spec::image::ImageIndex =
-            serde_json::from_slice(blob.bytes()).map_err(|error| invalid(error.to_string()))?;
+            serde_json::from_slice(blob.bytes()).map_err(|error| invalid(foreign(&error.to_string())))?;
         let mut manifests = Vec::new();
         for entry in typed.manifests() {
             // Attestations and other systems' images have their place in an index; none boots.
@@ -198,7 +199,7 @@ impl Index {
                     available: if available.is_empty() {
                         "no known platform".to_owned()
                     } else {
-                        available.join(", ")
+                        foreign(&available.join(", "))
                     },
                 }
             })

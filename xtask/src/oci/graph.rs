@@ -4,9 +4,12 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, DocumentError};
 use super::verified::Descriptor;
+use crate::words::foreign;
 
 /// How deep indexes are inside each other: an image's in that of its release.
 const MAX_DEPTH: usize = 4;
+/// All documents of a release are in memory at once. One has some kilobytes, and no release thousands of them.
+pub(crate) const MAX_DOCUMENTS: u64 = 64 << 20;
 
 /// A document and what it names directly.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,11 +51,11 @@ fn visit<E: From<DocumentError>>(
             if depth == MAX_DEPTH {
                 return Err(invalid(format!("more than {MAX_DEPTH} indexes are inside each other")).into());
             }
-            let json: Map<String, Value> =
-                serde_json::from_slice(index.blob.bytes()).map_err(|error| invalid(error.to_string()))?;
+            let json: Map<String, Value> = serde_json::from_slice(index.blob.bytes())
+                .map_err(|error| invalid(foreign(&error.to_string())))?;
             for entry in json.get("manifests").and_then(Value::as_array).into_iter().flatten() {
-                let child: Descriptor =
-                    serde_json::from_value(entry.clone()).map_err(|error| invalid(error.to_string()))?;
+                let child: Descriptor = serde_json::from_value(entry.clone())
+                    .map_err(|error| invalid(foreign(&error.to_string())))?;
                 visit(&child, depth + 1, read, found)?;
             }
             Vec::new()

@@ -14,6 +14,7 @@ use crate::oci::annotation::{
 use crate::oci::{
     Config, Descriptor, DiffId, Digest, Document, Manifest, MediaType, Platform, Timestamp, Verified,
 };
+use crate::words::foreign;
 use crate::workspace::DistroName;
 
 /// What no other annotation says of a disk.
@@ -31,7 +32,7 @@ pub(crate) struct FileName(String);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{}` is no name for a packed disk: it has letters, digits, `_`, `.` and `-`, starts with a letter or digit, and is at most {LONGEST_NAME} long",
-    shown(.0)
+    foreign(.0)
 )]
 pub(crate) struct BadFileName(String);
 
@@ -92,7 +93,7 @@ pub(crate) enum NotPacked {
     Annotation { key: &'static str, why: String },
     #[error("it has {0} layers, and a packed disk has one")]
     Layers(usize),
-    #[error("its layer is a `{}`, which is no tar", shown(.0))]
+    #[error("its layer is a `{}`, which is no tar", foreign(.0))]
     MediaType(String),
     #[error("its layer has {found} bytes, and a tar of its disk has {expected}")]
     LayerSize { expected: u64, found: u64 },
@@ -219,7 +220,7 @@ fn required<'a>(manifest: &'a Manifest, key: &'static str) -> Result<&'a str, No
 
 fn parsed<T: FromStr<Err: fmt::Display>>(manifest: &Manifest, key: &'static str) -> Result<T, NotPacked> {
     let text = required(manifest, key)?;
-    text.parse().map_err(|error: T::Err| NotPacked::Annotation { key, why: error.to_string() })
+    text.parse().map_err(|error: T::Err| NotPacked::Annotation { key, why: foreign(&error.to_string()) })
 }
 
 fn diff_id(config: &Config) -> Result<DiffId, NotPacked> {
@@ -247,9 +248,4 @@ impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A stranger's words: they must not move the terminal's cursor, nor fill the screen.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }

@@ -13,14 +13,13 @@ use crate::hint::hinted;
 use crate::oci::document::DocumentError;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Digest, Reference};
+use crate::words::foreign;
 
 pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 
 /// GitHub's registry, which takes the token that every GitHub workflow has.
 /// Source: docs.github.com, "Working with the Container registry".
 pub(super) const GHCR: &str = "ghcr.io";
-/// How much of a registry's own words an error repeats.
-const SAID_MAX: usize = 300;
 
 /// Why an address is refused; the registry's administrator can mend the first one.
 pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
@@ -93,8 +92,8 @@ pub(crate) enum RegistryError {
     OtherDigest { target: Shown, found: Digest },
     #[error("{url} is no list of referrers")]
     NoList { url: Shown },
-    #[error("{url} lists more than {limit} referrers")]
-    TooMany { url: Shown, limit: usize },
+    #[error("{url} lists more than {limit} {what}")]
+    TooMany { url: Shown, limit: usize, what: &'static str },
     #[error("{url} was written to by others each time that it was added to")]
     Contended { url: Shown },
     #[error("{url} says that it has {blob}, and that it does not")]
@@ -199,10 +198,13 @@ impl RegistryError {
                 Some("the registry, or a proxy before it, is damaged or hostile: nothing was used".to_owned())
             }
             RegistryError::Contended { .. } => Some("run the command again, alone".to_owned()),
-            RegistryError::NoList { .. } | RegistryError::TooMany { .. } => Some(
+            RegistryError::NoList { .. } => Some(
                 "the registry, or who else writes to the repository, is damaged or hostile: remove the tag"
                     .to_owned(),
             ),
+            RegistryError::TooMany { .. } => {
+                Some("the registry, or who else writes to the repository, is damaged or hostile".to_owned())
+            }
             RegistryError::TooLarge { .. } => Some("check that the name is an image's".to_owned()),
             RegistryError::Document { url, source } => Some(document_hint(source, url)),
             RegistryError::Runtime(_)
@@ -386,8 +388,6 @@ impl fmt::Display for Said {
         if text.is_empty() {
             return Ok(());
         }
-        // A registry's words must not move the terminal's cursor, nor fill the screen.
-        let plain: String = text.chars().filter(|c| !c.is_control()).take(SAID_MAX).collect();
-        write!(f, ": {plain}")
+        write!(f, ": {}", foreign(&text))
     }
 }

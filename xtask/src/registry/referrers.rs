@@ -25,6 +25,8 @@ const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// More than that are a registry's mistake, or an attack.
 const MAX_PAGES: usize = 100;
 const MAX_REFERRERS: usize = 10_000;
+/// Source: RFC 6838, 4.2: 127 characters, a slash, and 127 more.
+const LONGEST_TYPE: usize = 255;
 /// How often an index is written that others write at the same time.
 const TRIES: usize = 5;
 
@@ -143,14 +145,18 @@ async fn by_api(
         let document = Verified::own(body);
         referrers.extend(entries(&document, response.shown())?);
         if referrers.len() > MAX_REFERRERS {
-            return Err(RegistryError::TooMany { url: response.shown(), limit: MAX_REFERRERS });
+            return Err(RegistryError::TooMany {
+                url: response.shown(),
+                limit: MAX_REFERRERS,
+                what: "referrers",
+            });
         }
         match next(&response)? {
             Some(next) => url = next,
             None => return Ok(Some(referrers)),
         }
     }
-    Err(RegistryError::TooMany { url: Shown::new(&url), limit: MAX_REFERRERS })
+    Err(RegistryError::TooMany { url: Shown::new(&url), limit: MAX_REFERRERS, what: "referrers" })
 }
 
 /// The index that the tag names, if there is one, and what it lists.
@@ -174,7 +180,12 @@ fn entries(document: &Verified, url: Shown) -> Result<Vec<Referrer>> {
     let list: List =
         serde_json::from_slice(document.bytes()).map_err(|_| RegistryError::NoList { url: url.clone() })?;
     if list.manifests.len() > MAX_REFERRERS {
-        return Err(RegistryError::TooMany { url, limit: MAX_REFERRERS });
+        return Err(RegistryError::TooMany { url, limit: MAX_REFERRERS, what: "referrers" });
+    }
+    // Each is kept, and a page has room for one of megabytes.
+    let is_type = |entry: &Entry| entry.artifact_type.as_ref().is_none_or(|text| text.len() <= LONGEST_TYPE);
+    if !list.manifests.iter().all(is_type) {
+        return Err(RegistryError::NoList { url });
     }
     Ok(list.manifests.into_iter().map(Referrer::from).collect())
 }

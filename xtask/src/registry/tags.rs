@@ -19,8 +19,9 @@ use crate::oci::reference::is_tag;
 const PAGE: &str = "1000";
 /// What a page may have: each tag has 128 characters at most, and its quotes.
 const MAX_PAGE: u64 = 4 * 1024 * 1024;
-/// More pages than that are a registry's mistake.
+/// More than that are a registry's mistake, or an attack.
 const MAX_PAGES: usize = 1000;
+const MAX_TAGS: usize = 1_000_000;
 
 #[derive(Deserialize)]
 struct Page {
@@ -60,12 +61,15 @@ pub(super) async fn tags(transport: &Transport, repository: &Repository) -> Resu
             return Err(RegistryError::NotARegistry { url: response.shown() });
         }
         tags.extend(page);
+        if tags.len() > MAX_TAGS {
+            return Err(RegistryError::TooMany { url: response.shown(), limit: MAX_TAGS, what: "tags" });
+        }
         match next(&response)? {
             Some(next) => url = next,
             None => return Ok(tags),
         }
     }
-    Err(RegistryError::Redirects { url: Shown::new(&url), limit: MAX_PAGES })
+    Err(RegistryError::TooMany { url: Shown::new(&url), limit: MAX_TAGS, what: "tags" })
 }
 
 /// Makes `tag` name what the repository has.

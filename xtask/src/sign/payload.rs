@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::oci::{Digest, Reference, Verified};
+use crate::words::foreign;
 
 /// Says that a document is a signature's, and no other that a key has signed.
 /// Source: sigstore's cosign, specs/SIGNATURE_SPEC.md, "Simple Signing".
@@ -65,17 +66,17 @@ impl Claim {
 
     /// Reads what was signed, whether its signature is good or not.
     pub(crate) fn read(payload: &[u8]) -> Result<Claim, PayloadError> {
-        let document: Document =
-            serde_json::from_slice(payload).map_err(|error| PayloadError::Json(error.to_string()))?;
+        let document: Document = serde_json::from_slice(payload)
+            .map_err(|error| PayloadError::Json(foreign(&error.to_string())))?;
         let Critical { identity, image, r#type } = document.critical;
         if r#type != TYPE {
-            return Err(PayloadError::Type(shown(&r#type)));
+            return Err(PayloadError::Type(foreign(&r#type)));
         }
         // Some signers add the tag or the digest.
         let reference: Reference = identity
             .docker_reference
             .parse()
-            .map_err(|_| PayloadError::Repository(shown(&identity.docker_reference)))?;
+            .map_err(|_| PayloadError::Repository(foreign(&identity.docker_reference)))?;
         Ok(Claim::new(&reference, image.docker_manifest_digest))
     }
 
@@ -106,11 +107,6 @@ fn repository(reference: &Reference) -> String {
         registry => registry,
     };
     format!("{registry}/{}", reference.repository())
-}
-
-/// A stranger's words: they must not move the terminal's cursor, nor fill the screen.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::key::{KeyError, PRIVATE, PrivateKey};
+use crate::words::foreign;
 
 /// What cosign writes today, and what it wrote before.
 pub(super) const LABELS: [&str; 2] = ["ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY"];
@@ -96,8 +97,7 @@ impl SealedKey {
         let Document { kdf, cipher, ciphertext } =
             serde_json::from_slice(&json).map_err(|error| sealed(&error))?;
         if kdf.name != KDF || cipher.name != CIPHER {
-            let shown = |name: String| name.chars().filter(|c| !c.is_control()).take(40).collect::<String>();
-            return Err(KeyError::Cipher(format!("{} and {}", shown(kdf.name), shown(cipher.name))));
+            return Err(KeyError::Cipher(format!("{} and {}", foreign(&kdf.name), foreign(&cipher.name))));
         }
         let Params { n, r, p } = kdf.params;
         let log_n = LOG_N.into_iter().find(|log_n| n == 1 << log_n);

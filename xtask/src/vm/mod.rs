@@ -24,6 +24,7 @@ use crate::exec::{self, Running};
 use crate::hint::WithHint;
 use crate::preflight::{Need, Source};
 use crate::progress::Progress;
+use crate::words::printable;
 
 pub(crate) use self::folder::Folder;
 pub(crate) use self::guest::Check;
@@ -287,22 +288,8 @@ fn dead_end(console: &str) -> Option<&str> {
 }
 
 /// The last lines of a console, each after a line break, without what moves the cursor and colours.
-/// Source: ECMA-48, 5.4: a control sequence ends with a byte from `@` to `~`.
 fn last_lines(console: &str) -> String {
-    let plain = |line: &str| {
-        let mut text = String::new();
-        let mut characters = line.chars();
-        while let Some(character) = characters.next() {
-            if character == '\u{1b}' {
-                if characters.next() == Some('[') {
-                    characters.find(|character| ('@'..='~').contains(character));
-                }
-            } else if !character.is_control() {
-                text.push(character);
-            }
-        }
-        text.trim_end().to_owned()
-    };
+    let plain = |line: &str| printable(line.as_bytes()).trim_end().to_owned();
     let lines: Vec<String> = console.lines().map(plain).filter(|line| !line.is_empty()).collect();
     if lines.is_empty() {
         return "\nits console is silent".to_owned();

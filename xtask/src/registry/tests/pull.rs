@@ -150,6 +150,20 @@ fn tags_come_in_pages_and_an_error_is_not_no_tags() {
 }
 
 #[test]
+fn tags_are_bounded() {
+    let many = [r#"{"tags":["a""#, &r#","a""#.repeat(600_000), "]}"].concat();
+    for body in [r#"{"tags":["a"]}"#, r#"{"tags":[]}"#, &many] {
+        let body = body.as_bytes().to_vec();
+        let server = FaultProxy::alone(move |_| {
+            Fault::Answer(answer("200 OK", &[("Link", "<?last=a>; rel=\"next\"")], &body))
+        });
+        let reference: Reference = format!("{}/os/app", server.address()).parse().unwrap();
+        let error = client().tags(&reference).unwrap_err().to_string();
+        assert!(error.ends_with("lists more than 1000000 tags"), "{error}");
+    }
+}
+
+#[test]
 fn reading_stops_where_a_document_is_too_large() {
     let expected = "URL:v1 has more than the 4194304 bytes that it may have\n\
                     hint: check that the name is an image's (after 1)";
@@ -180,7 +194,7 @@ fn transfers_that_break_are_tried_again() {
     let limit = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"pull \u001b[2Jrate limit"}]}"#;
     check(
         move |_| answer("429 Too Many Requests", &[], limit.as_bytes()),
-        "GET URL:v1: 429 Too Many Requests: TOOMANYREQUESTS: pull [2Jrate limit\n\
+        "GET URL:v1: 429 Too Many Requests: TOOMANYREQUESTS: pull rate limit\n\
          hint: wait a while: the registry limits how often it is asked (after 5)",
     );
     check(move |_| busy("418 I'm a teapot", &[]), "GET URL:v1: 418 I'm a teapot (after 1)");

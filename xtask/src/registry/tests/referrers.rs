@@ -192,6 +192,8 @@ fn lists_of_strangers_are_bounded_and_read_with_care() {
     }
     let evil = entry.replace("sha256:", "sha256:../");
     check(Some(&list(&index(&[&evil]))), None, &no_list(api));
+    let long = entry.replacen('{', &format!(r#"{{"artifactType":"text/{}","#, "x".repeat(255)), 1);
+    check(Some(&list(&index(&[&long]))), None, &no_list(api));
     let huge = index(&vec![entry.as_str(); 10_001]);
     check(Some(&list(&huge)), None, &format!("{api} lists more than 10000 referrers"));
     let vast = " ".repeat(5 * 1024 * 1024);
