@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::inventory::{Inventory, Link, Part, PartKind};
-use super::{TOOL, TOOL_VERSION};
+use super::{TOOL, TOOL_VERSION, says};
 use crate::oci::{Attachment, Digest, Uuid};
 
 /// Source: IANA's list of media types.
@@ -89,10 +89,5 @@ fn component(part: &Part) -> Value {
 /// Whether a document is the SBOM of the image with this digest.
 pub(super) fn is_about(document: &Value, digest: Digest) -> bool {
     let component = &document["metadata"]["component"];
-    let hashes = component["hashes"].as_array();
-    document["bomFormat"] == "CycloneDX"
-        && hashes.is_some_and(|hashes| {
-            let hash = |hash: &Value| hash["alg"] == "SHA-256" && hash["content"] == digest.hex();
-            hashes.iter().any(hash)
-        })
+    document["bomFormat"] == "CycloneDX" && says(&component["hashes"], ("alg", "SHA-256"), "content", digest)
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::inventory::{Inventory, Link, Part, PartKind, Relation};
-use super::{REPOSITORY, TOOL, TOOL_VERSION};
+use super::{REPOSITORY, TOOL, TOOL_VERSION, says};
 use crate::oci::{Attachment, Digest};
 
 /// Source: IANA's list of media types.
@@ -115,13 +115,7 @@ pub(super) fn is_about(document: &Value, digest: Digest) -> bool {
         return false;
     };
     packages.iter().any(|package| {
-        let checksums = package["checksums"].as_array();
         package["SPDXID"] == described["relatedSpdxElement"]
-            && checksums.is_some_and(|checksums| {
-                let is_it = |checksum: &Value| {
-                    checksum["algorithm"] == "SHA256" && checksum["checksumValue"] == digest.hex()
-                };
-                checksums.iter().any(is_it)
-            })
+            && says(&package["checksums"], ("algorithm", "SHA256"), "checksumValue", digest)
     })
 }

@@ -4,15 +4,17 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use crate::attest::Kind;
-use crate::hint::{WithHint, hinted};
+use crate::hint::WithHint;
 use crate::oci::{Digest, Document, Reference};
 use crate::progress::human_bytes;
 use crate::registry::{Client, Referrer};
+use crate::words::foreign;
 
 /// More documents than that are not looked at: each is two requests.
 const MAX_CHECKED: usize = 100;
 /// No SBOM and no provenance is larger, in bytes; it is read into memory whole.
 const MAX_DOCUMENT: u64 = 64 * 1024 * 1024;
+const DISTRUST: &str = "do not trust it; if it is yours, push the image anew";
 
 /// One referrer. Keys may be added, none renamed.
 #[derive(Debug, Serialize)]
@@ -32,10 +34,9 @@ impl ReferrerReport {
 
     pub(super) fn text(&self) -> String {
         let artifact_type = self.artifact_type.as_deref();
-        // A stranger's words.
-        let plain: String =
-            artifact_type.unwrap_or("?").chars().filter(|c| !c.is_control()).take(60).collect();
-        let kind = artifact_type.and_then(Kind::of).map_or(plain, |kind| kind.name().to_owned());
+        let kind = artifact_type
+            .and_then(Kind::of)
+            .map_or_else(|| foreign(artifact_type.unwrap_or("?")), |kind| kind.name().to_owned());
         format!("referrer {kind} {} {}\n", human_bytes(self.size), self.digest)
     }
 }
@@ -58,15 +59,14 @@ pub(super) fn check(image: &Reference, digest: Digest, registry: &Client) -> Res
         let looking = || format!("looking at the {} {}", kind.name(), referrer.descriptor.digest);
         let document = registry.document_by_digest(image, &referrer.descriptor).with_context(looking)?;
         let Document::Manifest(manifest) = document else {
-            return Err(anyhow!("it is an index")).with_context(looking);
+            return Err(anyhow!("it is an index")).hint(DISTRUST).with_context(looking);
         };
         let [layer] = &manifest.layers[..] else {
-            return Err(anyhow!("it has {} documents", manifest.layers.len())).with_context(looking);
+            let count = manifest.layers.len();
+            return Err(anyhow!("it has {count} documents")).hint(DISTRUST).with_context(looking);
         };
         let content = registry.blob(image, layer, MAX_DOCUMENT).with_context(looking)?;
-        kind.check(&manifest, content.bytes(), digest)
-            .map_err(|error| hinted(error, "do not trust it; if it is yours, push the image anew"))
-            .with_context(looking)?;
+        kind.check(&manifest, content.bytes(), digest).hint(DISTRUST).with_context(looking)?;
         checked.push(ReferrerReport::new(referrer));
     }
     Ok(checked)

@@ -15,6 +15,7 @@ mod failures;
 mod first_boot;
 mod harness;
 mod host;
+mod hostile;
 mod image;
 mod installed;
 mod interrupts;
