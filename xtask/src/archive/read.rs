@@ -1,7 +1,7 @@
 //! Reading an archive that a stranger may have made: where its blobs are, and that each is what its
 //! name says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -14,6 +14,7 @@ use crate::oci::digest::DigestWriter;
 use crate::oci::document::MAX_SIZE;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Digest, Verified};
+use crate::words::foreign;
 
 /// The longest `oci-layout` that makes sense, in bytes.
 const MAX_LAYOUT: u64 = 4096;
@@ -74,13 +75,16 @@ impl Archive {
         let mut blobs = BTreeMap::new();
         let (mut index, mut layout) = (None, None);
         let mut tar = tar::Archive::new(io::BufReader::new(&file));
-        for (number, entry) in tar.entries_with_seek().map_err(ArchiveError::Tar)?.enumerate() {
+        // What comes before an entry, such as a long name, is read into memory by whoever understands it;
+        // nothing here has such a name.
+        let entries = tar.entries_with_seek().map_err(ArchiveError::Tar)?.raw(true);
+        for (number, entry) in entries.enumerate() {
             let entry = entry.map_err(ArchiveError::Tar)?;
             if number >= MAX_ENTRIES {
                 return Err(ArchiveError::TooMany);
             }
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let shown = || path.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+            let shown = || foreign(&path);
             // Other writers put the folders in, and some a `./` before every name.
             let name = path.strip_prefix("./").unwrap_or(&path);
             let kind = entry.header().entry_type();
@@ -190,7 +194,8 @@ impl Archive {
         }
         let mut bytes = vec![0; usize::try_from(place.size).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, place.offset)?;
-        serde_json::from_slice(&bytes).map_err(|error| ArchiveError::Content(name, error.to_string()))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| ArchiveError::Content(name, foreign(&error.to_string())))
     }
 }
 
@@ -203,12 +208,17 @@ fn named(index: &Map<String, Value>) -> Result<Vec<Entry>, ArchiveError> {
         let tag = tag.filter(|tag| crate::oci::reference::is_tag(tag));
         let tag = tag.ok_or_else(|| wrong("an image in it has no tag, or none that can be one"))?;
         let descriptor = serde_json::from_value(entry.clone());
-        let descriptor = descriptor.map_err(|error| ArchiveError::Content(INDEX, error.to_string()))?;
+        let descriptor =
+            descriptor.map_err(|error| ArchiveError::Content(INDEX, foreign(&error.to_string())))?;
         Ok(Entry { tag: tag.to_owned(), descriptor })
     };
     let named = entries.iter().map(entry).collect::<Result<Vec<Entry>, _>>()?;
     if named.is_empty() {
         return Err(wrong("it names no image"));
     }
-    Ok(named)
+    let mut tags = BTreeSet::new();
+    match named.iter().find(|entry| !tags.insert(&entry.tag)) {
+        Some(Entry { tag, .. }) => Err(wrong(&format!("it names two images `{tag}`"))),
+        None => Ok(named),
+    }
 }

@@ -91,6 +91,28 @@ fn what_is_cut_off_or_changed_is_refused() {
 }
 
 #[test]
+fn a_size_that_lies_is_refused() {
+    let whole = written();
+    // The last blob's header: it claims more than there is, more than a file can have, and less.
+    let at = whole.len() - 1024 - 1536 - 512;
+    let change = |size: &[u8; 12]| {
+        let mut changed = whole.clone();
+        changed[at + 124..at + 136].copy_from_slice(size);
+        let header: &mut [u8; 512] = (&mut changed[at..at + 512]).try_into().unwrap();
+        let mut header = tar::Header::from_byte_slice(header).clone();
+        header.set_cksum();
+        changed[at..at + 512].copy_from_slice(header.as_bytes());
+        open(&changed).and_then(|archive| archive.has(&blob(&"two".repeat(400)).0)).unwrap_err().to_string()
+    };
+    let path = format!("blobs/sha256/{}", blob(&"two".repeat(400)).0.digest.hex());
+    for claim in [b"00000010000\0", b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0"] {
+        assert_eq!(change(claim), format!("it ends within `{path}`"));
+    }
+    assert_eq!(change(&[0xff; 12]), "it is no tar, or it is cut off: size overflow");
+    assert_eq!(change(b"00000002257\0"), "a blob in it is not what its name says");
+}
+
+#[test]
 fn what_has_no_place_in_it_is_refused() {
     let (one, content) = blob("one");
     let index = |tag: &str| {
@@ -120,7 +142,17 @@ fn what_has_no_place_in_it_is_refused() {
     check(&good, &[("blobs/sha256/../../x", b"x", file)], "`blobs/sha256/../../x` has no place in it");
     check(&good, &[("index.json", b"{}", file)], "`index.json` is in it twice");
     check(&good, &[(&path, b"onE", file)], &format!("`{path}` is in it twice"));
-    check(&good, &[("x\u{1b}[2J", b"x", file)], "`x[2J` has no place in it");
+    check(&good, &[("x\u{1b}[2J", b"x", file)], "`x` has no place in it");
+    // A name that says so is read into memory by whoever understands it, and it may be as long as the file.
+    let long = ("././@LongLink", path.as_bytes(), tar::EntryType::GNULongName);
+    check(&good, &[long, ("x", b"x", file)], "`././@LongLink` has no place in it");
+    let pax = ("PaxHeaders/x", &b"12 path=aaa\n"[..], tar::EntryType::XHeader);
+    check(&good, &[pax, ("x", b"x", file)], "`PaxHeaders/x` has no place in it");
+    for kind in
+        [tar::EntryType::Link, tar::EntryType::GNUSparse, tar::EntryType::Block, tar::EntryType::Directory]
+    {
+        check(&good, &[("blobs/x", b"", kind)], "`blobs/x` has no place in it");
+    }
     let link = tar::EntryType::Symlink;
     let other = format!("blobs/sha256/{}", "0f".repeat(32));
     check(&good, &[(&other, b"", link)], &format!("`{other}` has no place in it"));
@@ -129,6 +161,9 @@ fn what_has_no_place_in_it_is_refused() {
     check(r#"{"manifests":[]}"#, &[], "its `index.json` cannot be: it names no image");
     let bad = "its `index.json` cannot be: an image in it has no tag, or none that can be one";
     check(&index("../../v1"), &[], bad);
+    let twice = format!("{0},{0}", index("v1").split_once('[').unwrap().1.trim_end_matches("]}"));
+    let twice = format!(r#"{{"schemaVersion":2,"manifests":[{twice}]}}"#);
+    check(&twice, &[], "its `index.json` cannot be: it names two images `v1`");
     assert!(matches!(open(b"no tar at all"), Err(ArchiveError::Tar(_) | ArchiveError::Missing(_))));
     assert!(matches!(open(&tar(&[])), Err(ArchiveError::Missing("oci-layout"))));
 }

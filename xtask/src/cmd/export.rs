@@ -15,7 +15,7 @@ use crate::flags::Export;
 use crate::hint::WithHint;
 use crate::oci::annotation::IMAGE_DIGEST;
 use crate::oci::digest::DigestWriter;
-use crate::oci::graph::{Node, nodes};
+use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
 use crate::oci::{Descriptor, Digest, Document, ImageName, Reference};
 use crate::progress::{Step, human_bytes};
 use crate::registry::{Client, list_document, list_tag};
@@ -178,9 +178,16 @@ impl<'a> Release<'a> {
     /// Takes in what `document` leads to.
     fn add(&mut self, tag: String, document: &Document) -> Result<()> {
         let root = document.descriptor();
+        let mut documents = self.documents.values().map(|document| document.descriptor().size).sum::<u64>();
         let mut read = |descriptor: &Descriptor| -> Result<Document> {
             if descriptor.digest == root.digest {
                 return Ok(document.clone());
+            }
+            documents = documents.saturating_add(descriptor.size);
+            if documents > MAX_DOCUMENTS {
+                let most = human_bytes(MAX_DOCUMENTS);
+                return Err(anyhow!("its manifests have more than {most}"))
+                    .hint("check that it is a release");
             }
             match &self.home {
                 Home::Layout(store) => store.document_at(descriptor),
@@ -205,7 +212,8 @@ impl<'a> Release<'a> {
         for document in self.documents.values() {
             archive.blob(&document.descriptor(), |out| out.write_all(document.blob().bytes()))?;
         }
-        for blob in self.blobs.values() {
+        // What is both is in it once.
+        for blob in self.blobs.values().filter(|blob| !self.documents.contains_key(&blob.digest)) {
             archive.blob(blob, |out| self.copy(blob, out, &step))?;
         }
         let hashed = archive.finish()?.into_inner().map_err(|error| error.into_error())?;

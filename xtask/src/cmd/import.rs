@@ -14,7 +14,7 @@ use crate::archive::{Archive, ArchiveError, Entry};
 use crate::flags::Import;
 use crate::hint::WithHint;
 use crate::oci::document::DocumentError;
-use crate::oci::graph::{Node, nodes};
+use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
 use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::progress::human_bytes;
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
@@ -44,6 +44,8 @@ enum ContentError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Document(#[from] DocumentError),
+    #[error("its manifests have more than {}", human_bytes(MAX_DOCUMENTS))]
+    TooMuch,
 }
 
 pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
@@ -88,9 +90,14 @@ impl Contents {
     fn read(archive: &Archive) -> Result<Contents, ContentError> {
         let mut contents = Contents { nodes: Vec::new(), named: Vec::new() };
         let mut seen: BTreeSet<Digest> = BTreeSet::new();
+        let mut documents = 0;
         for Entry { tag, descriptor } in &archive.named {
             let mut read = |descriptor: &Descriptor| -> Result<Document, ContentError> {
                 let blob = archive.read(descriptor)?;
+                documents += blob.bytes().len() as u64;
+                if documents > MAX_DOCUMENTS {
+                    return Err(ContentError::TooMuch);
+                }
                 Ok(Document::parse(blob, Some(descriptor.media_type.as_ref()))?)
             };
             for node in nodes(descriptor, &mut read)? {
@@ -122,6 +129,8 @@ fn changes(
         let target = to.tagged(tag);
         let tags = match parsed.map(|tag| (tag.kind, tag.version)) {
             Some((Kind::System | Kind::Disk(_), version)) if version != release::UNVERSIONED => Tags::Stay,
+            // A base's day.
+            Some((Kind::Base, day)) if !day.is_empty() => Tags::Stay,
             Some(_) => Tags::Move,
             // Signatures that are there may be by other keys.
             None => match registry.document(&target)? {
@@ -173,4 +182,47 @@ fn latest(contents: &Contents, to: &Repository, registry: &Client) -> Result<Opt
         }
     }
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::archive::Writer;
+    use crate::oci::{MediaType, Verified};
+
+    /// Manifests of 3 MB each, all of which are as they should be.
+    #[test]
+    fn more_manifests_than_fit_into_memory_are_refused() {
+        let blob = Verified::own(b"{}".to_vec());
+        let descriptor = blob.descriptor(MediaType::ImageConfig);
+        let manifest = |number: usize| {
+            let annotations = json!({"number": number.to_string(), "padding": "x".repeat(3 << 20)});
+            let manifest = json!({
+                "schemaVersion": 2, "config": descriptor, "layers": [descriptor], "annotations": annotations,
+            });
+            Verified::own(manifest.to_string().into_bytes())
+        };
+        let read = |count: usize| {
+            let manifests: Vec<Verified> = (0..count).map(manifest).collect();
+            let named = |(number, manifest): (usize, &Verified)| {
+                (format!("t{number}"), manifest.descriptor(MediaType::ImageManifest))
+            };
+            let named: Vec<_> = manifests.iter().enumerate().map(named).collect();
+            let mut writer = Writer::new(tempfile::tempfile().unwrap(), &named).unwrap();
+            writer.blob(&descriptor, |out| out.write_all(blob.bytes())).unwrap();
+            for ((_, descriptor), manifest) in named.iter().zip(&manifests) {
+                writer.blob(descriptor, |out| out.write_all(manifest.bytes())).unwrap();
+            }
+            let mut file = writer.finish().unwrap();
+            file.rewind().unwrap();
+            Contents::read(&Archive::open(file).unwrap()).map(|contents| contents.named.len())
+        };
+        assert_eq!(read(3).unwrap(), 3);
+        let error = read(24).unwrap_err().to_string();
+        assert_eq!(error, "its manifests have more than 67.1 MB");
+    }
 }

@@ -111,6 +111,50 @@ fn an_archive_that_is_not_whole_leaves_nothing() {
 }
 
 #[test]
+fn what_other_programs_have_written_is_imported() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let standin = workspace.path("../standin");
+    let archive = workspace.path("../skopeo.tar");
+    let (from, to) = (format!("oci:{}:t", standin.display()), format!("oci-archive:{}:t", archive.display()));
+    judge("skopeo", &format!("--insecure-policy copy --quiet {from} {to}"));
+    let plain = workspace.path("../plain.tar");
+    judge("tar", &format!("-C {} -cf {} .", standin.display(), plain.display()));
+    for (file, repository) in [("skopeo", "a/os"), ("plain", "b/os")] {
+        let target = format!("{}/{repository}", registry.address());
+        workspace.ok(&format!("import ../{file}.tar --to {target}"));
+        judge("crane", &format!("validate --remote {target}:t"));
+    }
+}
+
+#[test]
+fn a_bases_day_stays() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let tag = "base-debian-13-20260104";
+    let at = |repository: &str, tag: &str| format!("{}/{repository}:{tag}", registry.address());
+    for (from, to) in
+        [("t", at("me/os", tag)), ("plain", at("their/os", tag)), ("t", at("me/os", "base-debian-13"))]
+    {
+        skopeo_push(&format!("oci:{}:{from}", workspace.path("../standin").display()), &to, "");
+    }
+    workspace.ok(&format!("export {} -o ../base.tar", at("me/os", tag)));
+    let there = digest(&at("their/os", tag));
+    let error = workspace.failure(&format!("import ../base.tar --to {}/their/os", registry.address()));
+    assert!(error.contains("base-debian-13-20260104 is released, as sha256:"), "{error}");
+    assert_eq!(digest(&at("their/os", tag)), there);
+    // The tag that follows the last one moves.
+    skopeo_push(
+        &format!("oci:{}:plain", workspace.path("../standin").display()),
+        &at("their/os", "base-debian-13"),
+        "",
+    );
+    workspace.ok(&format!("export {} -o ../moves.tar", at("me/os", "base-debian-13")));
+    workspace.ok(&format!("import ../moves.tar --to {}/their/os", registry.address()));
+    assert_eq!(digest(&at("their/os", "base-debian-13")), digest(&at("me/os", "base-debian-13")));
+}
+
+#[test]
 fn the_release_that_was_made_last_is_exported() {
     let workspace = Workspace::with_standin();
     assert_snapshot!(workspace.failure("export"), @"
