@@ -1,6 +1,7 @@
 //! Pulls and pushes against real registries, and against a proxy that breaks what passes.
 
 mod auth;
+mod hostile;
 mod pull;
 mod push;
 mod referrers;
