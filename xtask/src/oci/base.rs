@@ -50,7 +50,9 @@ impl Base {
         // Hosts read it by the specification: what that demands has to be there.
         if let Err(error) = serde_json::from_slice::<oci_spec::image::ImageConfiguration>(config.blob.bytes())
         {
-            return Err(ConfigError { digest: manifest.config.digest, message: foreign(&error.to_string()) }.into());
+            return Err(
+                ConfigError { digest: manifest.config.digest, message: foreign(&error.to_string()) }.into()
+            );
         }
         if config.platform() != Ok(wanted) {
             return Err(BaseError::Platform { wanted, found: config.shown_platform() });

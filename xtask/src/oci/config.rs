@@ -65,8 +65,10 @@ impl Config {
     /// One for each layer.
     pub(crate) fn diff_ids(&self) -> Result<Vec<DiffId>, ConfigError> {
         let diff_ids = self.json.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).cloned();
-        let invalid =
-            |error: serde_json::Error| ConfigError { digest: self.blob.digest(), message: foreign(&error.to_string()) };
+        let invalid = |error: serde_json::Error| ConfigError {
+            digest: self.blob.digest(),
+            message: foreign(&error.to_string()),
+        };
         serde_json::from_value(diff_ids.unwrap_or_default()).map_err(invalid)
     }
 

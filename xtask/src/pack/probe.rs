@@ -66,13 +66,20 @@ pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackE
         },
         DiskFormat::Gce => {
             let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&file));
-            let first = archive.entries()?.next().and_then(Result::ok);
+            // Raw: a long name before it would be read into memory, however long.
+            let first = archive.entries()?.raw(true).next().and_then(Result::ok);
             let disk = first.filter(|entry| entry.path_bytes().as_ref() == b"disk.raw");
-            disk.map(|entry| entry.size()).ok_or_else(|| refuse("it holds no `disk.raw`"))
+            let size = disk.map(|entry| match entry.header() {
+                header if header.entry_type().is_gnu_sparse() => {
+                    header.as_gnu().map_or(Ok(entry.size()), tar::GnuHeader::real_size)
+                }
+                _ => Ok(entry.size()),
+            });
+            size.and_then(Result::ok).ok_or_else(|| refuse("it holds no `disk.raw`"))
         }
         DiskFormat::Ova => {
             let mut archive = tar::Archive::new(&file);
-            let entries = archive.entries_with_seek()?.take(OVA_ENTRIES);
+            let entries = archive.entries_with_seek()?.raw(true).take(OVA_ENTRIES);
             let disk = entries.filter_map(Result::ok).find(|entry| entry.path_bytes().ends_with(b".vmdk"));
             let place = disk.map(|entry| entry.raw_file_position());
             place.and_then(|place| vmdk(&file, place)).ok_or_else(|| refuse("it holds no VMDK"))

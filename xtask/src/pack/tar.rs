@@ -11,6 +11,7 @@ use tar::{EntryType, Header};
 
 use super::image::FileName;
 use crate::disk::ZEROS;
+use crate::words::foreign;
 
 /// Where KubeVirt looks for a disk. Source: KubeVirt, docs/container-register-disks.md.
 pub(super) const FOLDER: &str = "disk/";
@@ -179,17 +180,17 @@ impl Reader {
     /// Whether a header is the file's; it may be the folder's as well, and nothing else.
     fn is_file(&mut self, bytes: &[u8]) -> Result<bool, TarError> {
         let header = parse(bytes).ok_or(TarError::NoTar)?;
-        let path = path(header);
-        let plain = path.strip_prefix("./").unwrap_or(&path);
+        let (own, path) = (header.path_bytes(), path(header));
+        let plain = own.strip_prefix(b"./").unwrap_or(&own);
         let entry_type = header.entry_type();
-        if plain.trim_end_matches('/') == FOLDER.trim_end_matches('/')
+        if plain.strip_suffix(b"/").unwrap_or(plain) == FOLDER.trim_end_matches('/').as_bytes()
             && entry_type.is_dir()
             && !self.has_folder
         {
             self.has_folder = true;
             return Ok(false);
         }
-        if plain != self.path {
+        if plain != self.path.as_bytes() {
             return Err(TarError::Stranger(path));
         }
         if let Some(kind) = kind(entry_type) {
@@ -216,8 +217,7 @@ fn parse(bytes: &[u8]) -> Option<&Header> {
 
 /// An entry's path, fit to be shown.
 fn path(header: &Header) -> String {
-    let path = String::from_utf8_lossy(&header.path_bytes()).into_owned();
-    path.chars().filter(|c| !c.is_control()).collect()
+    foreign(&String::from_utf8_lossy(&header.path_bytes()))
 }
 
 /// What an entry is, where it is no file.

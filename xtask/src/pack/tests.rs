@@ -353,6 +353,13 @@ fn a_tar_of_anything_else_is_refused() {
         check(&[&entry(path, EntryType::Regular, b"disk"), &end], &stranger(path));
     }
     check(&[&folder, &disk, &disk, &end], &stranger("disk/os-v1.raw"));
+    // Names that are shown as the disk's, and are others.
+    for path in
+        ["disk/os-v1\u{1b}[0m.raw", "disk/os\u{7}-v1.raw", "disk/os-v1.raw\u{200b}", "disk//os-v1.raw"]
+    {
+        let shown = path.replace("\u{1b}[0m", "").replace(['\u{7}', '\u{200b}'], "");
+        check(&[&entry(path, EntryType::Regular, b"disk"), &end], &stranger(&shown));
+    }
     check(&[&folder, &folder, &disk, &end], &stranger("disk/"));
     check(&[&folder, &other("disk/second", EntryType::Regular), &disk, &end], &stranger("disk/second"));
     for (entry_type, kind) in [
@@ -478,6 +485,33 @@ fn a_file_is_told_by_its_name_and_its_content() {
             }
         }
     }
+}
+
+#[test]
+fn the_disk_of_a_gce_file_is_its_first_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("os.tar.gz");
+    let find = |entries: &[u8]| {
+        let mut gzip =
+            flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+        gzip.write_all(entries).unwrap();
+        gzip.finish().unwrap();
+        virtual_size(&path, DiskFormat::Gce).map_err(|error| error.to_string())
+    };
+    let plain = entry("disk.raw", EntryType::Regular, b"disk");
+    assert_eq!(find(&plain), Ok(4));
+    let mut sparse = Header::new_gnu();
+    sparse.set_path("disk.raw").unwrap();
+    sparse.set_entry_type(EntryType::GNUSparse);
+    sparse.set_size(0);
+    sparse.as_gnu_mut().unwrap().realsize[..8].copy_from_slice(b"00010000");
+    sparse.set_cksum();
+    assert_eq!(find(sparse.as_bytes()), Ok(4096));
+    // A name as long as somebody likes would be in memory before the entry is.
+    let long = entry("././@LongLink", EntryType::GNULongName, b"disk.raw");
+    let refused = Err("it is no gce: it holds no `disk.raw`".to_owned());
+    assert_eq!(find(&[&long[..], &plain].concat()), refused);
+    assert_eq!(find(&[&entry("x", EntryType::Regular, b""), &plain[..]].concat()), refused);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! that are not there, and what no image needs any more.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,8 +11,10 @@ use serde_json::{Map, Value, json};
 use super::{BLOBS, Change, INDEX, Store};
 use crate::hint::WithHint;
 use crate::oci::annotation::REF_NAME;
+use crate::oci::document::MAX_SIZE;
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
 use crate::unfinished::replace_file;
+use crate::words::foreign;
 
 /// Says that the base's layers are not in the layout, and which image in which registry has them.
 const LAYERS_IN: &str = "bootc-testboot.base-layers-in";
@@ -31,7 +34,8 @@ impl Store {
         let entries = entries(&index);
         let named = |entry: &&Map<String, Value>| tag.is_none() || ref_name(entry) == tag;
         let found: Vec<_> = entries.iter().copied().filter(named).collect();
-        let tags = || entries.iter().filter_map(|entry| ref_name(entry)).collect::<Vec<_>>().join(", ");
+        let tags =
+            || foreign(&entries.iter().filter_map(|entry| ref_name(entry)).collect::<Vec<_>>().join(", "));
         let path = self.path.display();
         let entry = match found[..] {
             [entry] => entry,
@@ -108,22 +112,26 @@ impl Store {
         Ok(freed)
     }
 
-    fn mark(&self, descriptor: &Descriptor, needed: &mut BTreeSet<Digest>) -> Result<()> {
-        needed.insert(descriptor.digest);
-        // What is gone needs nothing; it is missed by whoever asks for that image.
-        if !self.has(descriptor)? {
-            return Ok(());
-        }
-        match self.document_at(descriptor)? {
-            Document::Manifest(Manifest { config, layers, .. }) => {
-                needed.insert(config.digest);
-                needed.extend(layers.iter().map(|layer| layer.digest));
-                Ok(())
+    fn mark(&self, image: &Descriptor, needed: &mut BTreeSet<Digest>) -> Result<()> {
+        let (mut waiting, mut seen) = (vec![image.clone()], BTreeSet::new());
+        while let Some(descriptor) = waiting.pop() {
+            needed.insert(descriptor.digest);
+            // Indexes may name each other in more ways than can be gone. What is not here needs nothing;
+            // it is missed by whoever asks for that image.
+            if !seen.insert(descriptor.digest) || !self.has(&descriptor)? {
+                continue;
             }
-            Document::Index(index) => {
-                index.manifests.iter().try_for_each(|(_, child)| self.mark(child, needed))
+            match self.document_at(&descriptor)? {
+                Document::Manifest(Manifest { config, layers, .. }) => {
+                    needed.insert(config.digest);
+                    needed.extend(layers.iter().map(|layer| layer.digest));
+                }
+                Document::Index(index) => {
+                    waiting.extend(index.manifests.into_iter().map(|(_, image)| image));
+                }
             }
         }
+        Ok(())
     }
 
     /// What an entry of the index names.
@@ -134,7 +142,7 @@ impl Store {
 
     fn index(&self) -> Result<Map<String, Value>> {
         let path = self.path.join(INDEX);
-        match fs::read(&path) {
+        match read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .hint(format!("remove {} and make it again", self.path.display()))
                 .with_context(|| format!("reading {}", path.display())),
@@ -170,6 +178,18 @@ impl Store {
         let place = self.layers_in(layer)?.filter(|place| place.contains('/'));
         Ok(place.and_then(|place| place.split(' ').next().and_then(|name| name.parse().ok())))
     }
+}
+
+/// Reads an `index.json`. Whoever made the layout may have put anything there.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > MAX_SIZE {
+        return Err(io::Error::other(format!("it has {} bytes", metadata.len())));
+    }
+    fs::read(path)
 }
 
 fn entries(index: &Map<String, Value>) -> Vec<&Map<String, Value>> {

@@ -20,6 +20,7 @@ use crate::oci::digest::DigestWriter;
 use crate::oci::document::{self, Document};
 use crate::oci::verified::VerifyError;
 use crate::oci::{Config, Descriptor, Digest, Verified, config};
+use crate::words::foreign;
 
 /// What makes a folder a layout, what says which images are in it, and where their parts are.
 /// Source: OCI image specification, image-layout.md.
@@ -146,7 +147,10 @@ impl Store {
             return Err(match self.layers_in(descriptor)? {
                 Some(reference) => hinted(
                     error,
-                    format!("its base's layers stay in {reference}: build with '--full' to fetch them"),
+                    format!(
+                        "its base's layers stay in {}: build with '--full' to fetch them",
+                        foreign(&reference)
+                    ),
                 ),
                 None => error,
             });
@@ -391,6 +395,39 @@ mod tests {
         assert_eq!(place(&layers[0]).as_deref(), Some("localhost:5000/a:t"));
         assert_eq!(place(&layers[1]).as_deref(), Some("localhost:5000/b:t"));
         assert_eq!(place(&layer), None);
+    }
+
+    #[test]
+    fn an_index_that_may_be_anything_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, ..) = store(dir.path());
+        let path = dir.path().join("index.json");
+        let error = || format!("{:#}", store.document(None).unwrap_err());
+        File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(error().ends_with("it has 1099511627776 bytes"), "{}", error());
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert!(error().ends_with("it is not a regular file"), "{}", error());
+    }
+
+    /// Each of 64 indexes names the next one twice, so that there are 2^64 ways to the image.
+    #[test]
+    fn indexes_are_gone_through_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, document, layer) = store(dir.path());
+        let mut child = document.descriptor();
+        let mut index = document;
+        for _ in 0..64 {
+            let mut entry = json!(child);
+            entry["platform"] = json!({"os": "linux", "architecture": "amd64"});
+            let json = json!({"schemaVersion": 2, "manifests": [entry, entry]});
+            index = Document::parse(Verified::own(json.to_string().into_bytes()), None).unwrap();
+            child = index.descriptor();
+            store.put(&child, index.blob()).unwrap();
+        }
+        store.tag("v1", &index, &Completeness::Whole).unwrap();
+        assert_eq!(store.collect_garbage().unwrap(), 0);
+        assert!(store.has(&layer).unwrap());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What an entry of a layer says.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 
 use tar::EntryType;
 
@@ -13,6 +13,9 @@ pub(super) const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 /// Other names of AUFS's own, which mean nothing here. Source: storage, pkg/archive, `WhiteoutMetaPrefix`.
 const AUFS: &str = ".wh..wh.";
+/// Linux takes paths of 4 KiB, and extended attributes of 64 KiB for a file's inode in all.
+/// Source: limits.h, `PATH_MAX`, `XATTR_LIST_MAX`; ext4, "Extended Attributes".
+const LONGEST_EXTENSION: u64 = 1 << 20;
 
 /// An entry of a layer, read.
 pub(super) struct Entry {
@@ -67,6 +70,22 @@ pub(super) fn mark(layer: usize, path: &str) -> Result<Mark<'_>, FlattenError> {
         Some(hidden) if folder.is_empty() => Ok(Mark::Whiteout(hidden.to_owned())),
         Some(hidden) => Ok(Mark::Whiteout(format!("{folder}/{hidden}"))),
     }
+}
+
+/// Refuses a long name and the like that are longer than any host takes: whoever reads the entry behind
+/// them has them in memory.
+pub(super) fn check_extensions(tar: impl Read + Seek) -> io::Result<()> {
+    for entry in tar::Archive::new(tar).entries_with_seek()?.raw(true) {
+        let entry = entry?;
+        let is_extension = matches!(
+            entry.header().entry_type(),
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+        );
+        if is_extension && entry.size() > LONGEST_EXTENSION {
+            return Err(io::Error::other(format!("what precedes an entry has {} bytes", entry.size())));
+        }
+    }
+    Ok(())
 }
 
 /// An entry's header; nothing for one that is about the archive itself.

@@ -126,7 +126,7 @@ impl Plan {
 
     /// Bytes of all files together.
     pub(crate) fn content_size(&self) -> u64 {
-        self.files.values().map(|content| content.size).sum()
+        self.files.values().map(|content| content.size).fold(0, u64::saturating_add)
     }
 }
 
@@ -297,6 +297,19 @@ mod tests {
             raw(EntryType::Fifo, b"a"),
             "layer 0 has `a`, which is of type Fifo: ostree keeps files, directories and links"
         );
+        // A long name that comes before an entry is read into memory, as long as it is.
+        for kind in
+            [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader]
+        {
+            let mut header = IMPLICIT.header(kind, (1 << 20) + 1);
+            header.set_path("long").unwrap();
+            header.set_cksum();
+            let mut builder = Builder::new(Vec::new());
+            builder.append(&header, &vec![b'a'; (1 << 20) + 1][..]).unwrap();
+            let error = flatten(&[builder.into_inner().unwrap()]).unwrap_err();
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert_eq!(source, "what precedes an entry has 1048577 bytes");
+        }
         let cut = &layer("a=1")[..700];
         assert_eq!(plan([Cursor::new(cut)]).unwrap_err().to_string(), "layer 0 cannot be read");
         let plan = plan([Cursor::new(layer("a=1"))]).unwrap();

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use tar::EntryType;
 
-use super::entry::{Entry, IMPLICIT, Kind, Mark, Metadata, WHITEOUT, mark, path, read};
+use super::entry::{Entry, IMPLICIT, Kind, Mark, Metadata, WHITEOUT, check_extensions, mark, path, read};
 use super::{BLOCK, Content, FlattenError, Node, Overruled, Place, Plan};
 
 #[derive(Default)]
@@ -39,6 +39,8 @@ impl Tree {
     pub(super) fn apply(&mut self, layer: usize, mut tar: impl Read + Seek) -> Result<(), FlattenError> {
         let failed = |source| FlattenError::Read { layer, source };
         let length = tar.seek(SeekFrom::End(0)).map_err(failed)?;
+        tar.rewind().map_err(failed)?;
+        check_extensions(&mut tar).map_err(failed)?;
         tar.rewind().map_err(failed)?;
         let mut own = Own::default();
         let mut hidden = Vec::new();
