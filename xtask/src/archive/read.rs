@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 
 use serde_json::{Map, Value};
@@ -41,6 +41,20 @@ pub(crate) struct Entry {
 struct Place {
     offset: u64,
     size: u64,
+}
+
+/// Reads on from a place by itself: a file has one position, which all that read it would move.
+struct Part {
+    file: File,
+    at: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -169,11 +183,8 @@ impl Archive {
         &self,
         descriptor: &Descriptor,
     ) -> Result<impl Read + Send + use<>, ArchiveError> {
-        let place = self.place(descriptor)?;
-        // Another position than that of other readers.
-        let mut file = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file)))?;
-        file.seek(SeekFrom::Start(place.offset))?;
-        Ok(file.take(place.size))
+        let Place { offset, size } = self.place(descriptor)?;
+        Ok(Part { file: self.file.try_clone()?, at: offset }.take(size))
     }
 
     fn place(&self, descriptor: &Descriptor) -> Result<Place, ArchiveError> {

@@ -1,13 +1,17 @@
 //! The image that ours is built on: its manifest and config, for each platform.
 
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub(crate) mod advice;
 pub(crate) mod container;
 mod context;
 pub(crate) mod debian;
 pub(crate) mod engine;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod graft;
 mod local;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub(crate) mod pin;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub(crate) mod publish;
 mod scratch;
 mod upstream;

@@ -5,12 +5,16 @@
 mod accounts;
 mod bootc;
 mod config;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod cpio;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod grub;
 mod image;
 mod image_builder;
 mod kept;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod layout;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod limits;
 mod medium;
 mod ostree;

@@ -5,10 +5,15 @@
 //! to registries. Source: sigstore's cosign, specs/SIGNATURE_SPEC.md.
 
 mod beside;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod check;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod key;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod manifest;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod payload;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod sealed;
 
 pub(crate) use beside::{Beside, Depth, digests, explained};

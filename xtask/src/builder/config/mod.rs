@@ -4,12 +4,18 @@
 //! images. All of it is checked before anything starts; a builder then says what it cannot do.
 //! Source: osbuild.org, "Blueprint reference"; bootc-image-builder's README.
 
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod account;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod blueprint;
 mod files;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod kernel;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod key;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod read;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod storage;
 
 pub(crate) use self::account::{ADMINISTRATORS, Group, User};
