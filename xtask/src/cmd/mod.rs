@@ -11,6 +11,7 @@ mod disks;
 mod dist;
 mod doctor;
 mod export;
+mod gather;
 mod import;
 mod inspect;
 mod installer;

@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use super::build::{check_push, refuse_official};
 use super::disk::{self, OutputReport};
+use super::gather::{Gathering, Named};
 use super::packed::{self, PackedReport, hashed, said};
 use super::record::Overwrite;
+use super::versions::{Tags, Untagged};
 use super::{Session, disks, dist, origin, versions};
 use crate::builder::{Builder, LocalImage};
 use crate::disk::{DiskFormat, Qcow2Compression};
@@ -27,6 +29,23 @@ use crate::workspace::DistroName;
 #[derive(Debug, Serialize)]
 struct Report {
     packed: Vec<PackedReport>,
+    /// The releases that name the disks now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    releases: Vec<Named>,
+}
+
+/// A disk that is to be packed, and where it goes.
+struct Job {
+    order: Order,
+    disk: OutputReport,
+    destination: Destination,
+    pushed_to: Option<Reference>,
+}
+
+/// A release, and the tags of the disks that it is to name.
+struct Joining {
+    release: Gathering,
+    disks: Vec<Reference>,
 }
 
 /// A disk file, and what is to be said of it.
@@ -79,59 +98,98 @@ pub(crate) fn run(flags: &Pack, session: &Session) -> Result<()> {
 
     // All that is refused is, before the first is packed.
     let readers = if flags.gzip { Readers::Old } else { Readers::OfToday };
-    let orders = candidates.into_iter().map(|candidate| {
+    let mut jobs = Vec::new();
+    let mut joining: Vec<Joining> = Vec::new();
+    for candidate in candidates {
         let destination = destination(&candidate, flags, session)?;
         let pushed_to = flags.push.then(|| pushed_to(&candidate, flags, session)).transpose()?;
+        for target in destination.reference().into_iter().chain(&pushed_to) {
+            if let Some(release) = Gathering::of_disk(target, &candidate.origin, (session, &registry))? {
+                release.there(&registry)?;
+                match joining.iter_mut().find(|joining| joining.release.tag() == release.tag()) {
+                    Some(joining) => joining.disks.push(target.clone()),
+                    None => joining.push(Joining { release, disks: vec![target.clone()] }),
+                }
+            }
+        }
         let (order, disk) = order(candidate, readers)?;
-        Ok((order, disk, destination, pushed_to))
-    });
-    let orders: Vec<_> = orders.collect::<Result<_>>()?;
+        jobs.push(Job { order, disk, destination, pushed_to });
+    }
 
-    let names: BTreeSet<String> =
-        orders.iter().map(|(_, _, destination, _)| destination.name().to_string()).collect();
-    if names.len() < orders.len() {
+    let names: BTreeSet<String> = jobs.iter().map(|job| job.destination.name().to_string()).collect();
+    if names.len() < jobs.len() {
         return Err(anyhow!("two of the disks would become the same image"))
             .hint("pack one at a time, and say where it goes: '--to REF'");
     }
 
-    let mut packed = Vec::new();
-    for (order, disk, destination, pushed_to) in orders {
-        packed.push(match &destination {
+    let (mut packed, mut sent) = (Vec::new(), Vec::new());
+    for Job { order, disk, destination, pushed_to } in jobs {
+        let report = match &destination {
             Destination::Layout { dir, tag } => {
                 let store = Store::create(dir)?;
                 let delivered = order.to_layout(&store, tag, &session.progress)?;
                 let name = session.shown_name(&destination.name()).to_string();
                 say(&name, &delivered.disk, delivered.outcome, session);
-                let pushed = pushed_to.map(|target| {
-                    let pushed = pack::from_layout(&store, tag, &target, &registry)?;
-                    let report = said(&target, &pushed, session);
-                    packed::tag(&packed::untagged(target, &delivered), &registry)?;
-                    Ok::<_, anyhow::Error>(report)
-                });
                 let report = PackedReport::new(name, hashed(disk, &delivered.disk), &delivered);
-                PackedReport { pushed: pushed.transpose()?, ..report }
-            }
-            Destination::Registry(target) => {
-                let delivered = order.to_registry((target, Until::Tagged), &registry, &session.progress)?;
-                let (report, _) = packed::sent(target.clone(), disk, &delivered, session);
                 match pushed_to {
                     Some(target) => {
-                        let disk = report.disk.clone();
-                        let delivered =
-                            order.to_registry((&target, Until::Stored), &registry, &session.progress)?;
-                        let (pushed, untagged) = packed::sent(target, disk, &delivered, session);
-                        packed::tag(&untagged, &registry)?;
+                        let pushed = pack::from_layout(&store, tag, &target, &registry)?;
+                        let pushed = Some(said(&target, &pushed, session));
+                        sent.push(packed::untagged(target, &delivered));
+                        PackedReport { pushed, ..report }
+                    }
+                    None => report,
+                }
+            }
+            Destination::Registry(target) => {
+                let (report, untagged) = send(&order, disk, target, (session, &registry))?;
+                sent.extend(untagged);
+                match pushed_to {
+                    Some(target) => {
+                        let (pushed, untagged) =
+                            send(&order, report.disk.clone(), &target, (session, &registry))?;
+                        sent.extend(untagged);
                         PackedReport { pushed: pushed.pushed, ..report }
                     }
                     None => report,
                 }
             }
-        });
+        };
+        packed.push(report);
     }
-    let report = Report { packed };
+    // Nothing has a tag before all of it is there, and a release names what has one.
+    for disk in &sent {
+        disk.put(tags_of(&disk.tag).unwrap_or(Tags::Stay), &registry)?;
+    }
+    let gather = |Joining { release, disks }: Joining| {
+        let disks: Vec<Untagged> = sent.iter().filter(|disk| disks.contains(&disk.tag)).cloned().collect();
+        release.gather(&disks, &|| Ok(()), &registry)
+    };
+    let releases = joining.into_iter().map(gather).collect::<Result<_>>()?;
+    let report = Report { packed, releases };
     session.print(&report, || {
         report.packed.iter().map(|packed| format!("{}  {}\n", packed.digest, packed.reference)).collect()
     })
+}
+
+/// Packs a disk into a registry. What has the tag of a release's disk there does not get it yet.
+fn send(
+    order: &Order,
+    disk: OutputReport,
+    target: &Reference,
+    (session, registry): (&Session, &Client),
+) -> Result<(PackedReport, Option<Untagged>)> {
+    let is_of_release = tags_of(target).is_some();
+    let until = if is_of_release { Until::Stored } else { Until::Tagged };
+    let delivered = order.to_registry((target, until), registry, &session.progress)?;
+    let (report, untagged) = packed::sent(target.clone(), disk, &delivered, session);
+    Ok((report, is_of_release.then_some(untagged)))
+}
+
+/// Whether a disk's tag may change its meaning, where it is one.
+fn tags_of(target: &Reference) -> Option<Tags> {
+    let tag = target.tag().and_then(Tag::parse)?;
+    matches!(tag.kind, Kind::Disk(_)).then(|| Tags::of(tag.version))
 }
 
 fn say(name: &str, disk: &PackedDisk, is_new: bool, session: &Session) {
@@ -170,6 +228,13 @@ enum Destination {
 }
 
 impl Destination {
+    fn reference(&self) -> Option<&Reference> {
+        match self {
+            Destination::Layout { .. } => None,
+            Destination::Registry(reference) => Some(reference),
+        }
+    }
+
     fn name(&self) -> ImageName {
         match self {
             Destination::Layout { dir, tag } => {

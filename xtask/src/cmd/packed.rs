@@ -6,14 +6,13 @@ use serde::Serialize;
 use super::build::Made;
 use super::disk::OutputReport;
 use super::pack::{Candidate, order};
-use super::versions::{TagChange, Tags, Untagged};
+use super::versions::Untagged;
 use super::{Session, origin};
 use crate::hint::hinted;
 use crate::oci::{DiffId, Digest, ImageName, MediaType, Reference};
 use crate::pack::{self, Delivered, PackedDisk, Readers};
 use crate::progress::human_bytes;
 use crate::registry::{Client, Pushed, Until};
-use crate::release::{self, Tag};
 use crate::report::PushReport;
 
 /// One packed disk. Keys may be added, none renamed.
@@ -105,13 +104,6 @@ pub(super) fn untagged<T>(tag: Reference, delivered: &Delivered<T>) -> Untagged 
     let facts = &delivered.disk.facts;
     let (format, platform) = (facts.format, facts.origin.platform);
     Untagged { tag, format, platform, document: delivered.document.clone() }
-}
-
-/// Gives a disk its tag. That of a version keeps what it names.
-pub(super) fn tag(disk: &Untagged, registry: &Client) -> Result<()> {
-    let version = disk.tag.tag().and_then(Tag::parse).map(|tag| tag.version);
-    let tags = if version == Some(release::UNVERSIONED) { Tags::Move } else { Tags::Stay };
-    TagChange::of_disk(disk, tags, registry)?.carry_out(tags, registry)
 }
 
 /// A disk's report with the digest that packing it has found out.

@@ -14,13 +14,14 @@ use serde_json::json;
 
 use super::Session;
 use super::build::Made;
+use super::gather::{Gathering, Named};
 use crate::disk::DiskFormat;
 use crate::git;
 use crate::hint::{WithHint, hinted};
 use crate::oci::merge::{index, platform_images};
 use crate::oci::{Digest, Document, Manifest, MediaType, Platform, Reference, Verified};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
-use crate::release::{self, AskedVersion, Release, ReleasedDisk};
+use crate::release::{self, AskedVersion, ReleasedDisk};
 use crate::workspace::DistroName;
 use crate::workspace::settings::Repository;
 
@@ -100,15 +101,28 @@ pub(super) struct Published {
     latest: Option<Named>,
 }
 
-#[derive(Debug, Serialize)]
-struct Named {
-    reference: String,
-    digest: Digest,
+impl Untagged {
+    /// Gives a disk its tag. That of a version keeps what it names; what another machine writes into it at
+    /// the same time comes back when the release is gathered.
+    pub(super) fn put(&self, tags: Tags, registry: &Client) -> Result<()> {
+        TagChange::of_disk(self, tags, registry)?.carry_out(Tags::Move, registry)
+    }
+
+    /// As the release names it.
+    pub(super) fn released(&self) -> ReleasedDisk {
+        ReleasedDisk {
+            tag: self.tag.tag().unwrap_or_default().to_owned(),
+            format: self.format,
+            platform: self.platform,
+            manifest: self.document.descriptor(),
+        }
+    }
 }
 
-impl Named {
-    fn new(reference: &Reference, document: &Document) -> Named {
-        Named { reference: reference.to_string(), digest: document.blob().digest() }
+impl Tags {
+    /// Those of a version, or of what has none.
+    pub(super) fn of(version: &str) -> Tags {
+        if version == release::UNVERSIONED { Tags::Move } else { Tags::Stay }
     }
 }
 
@@ -128,24 +142,26 @@ impl<'a> Publication<'a> {
     pub(super) fn finish(self, disks: &[Untagged], session: &Session) -> Result<Published> {
         let Publication { made, registry, claim } = self;
         let image = &made.composition.root;
+        let check = || claim.as_ref().map_or(Ok(()), |claim| claim.check(made, registry));
         // All that is refused is, before the first tag is put.
-        let mut changes = Vec::new();
+        let change = TagChange::of_image(made, registry)?;
+        let gathering = Gathering::of(made);
         for disk in disks {
-            changes.push(TagChange::of_disk(disk, made.tags(), registry)?);
+            TagChange::of_disk(disk, made.tags(), registry)?;
+        }
+        if !disks.is_empty() {
+            gathering.there(registry)?;
+        }
+        for disk in disks {
+            check()?;
+            disk.put(made.tags(), registry)?;
         }
         let mut published = Published { release: None, latest: None };
         if !disks.is_empty() {
-            let change = TagChange::of_release(made, disks, registry)?;
-            published.release = Some(Named::new(&change.tag, &change.document));
-            changes.push(change);
+            published.release = Some(gathering.gather(disks, &check, registry)?);
         }
-        changes.push(TagChange::of_image(made, registry)?);
-        for change in &changes {
-            if let Some(claim) = &claim {
-                claim.check(made, registry)?;
-            }
-            change.carry_out(made.tags(), registry)?;
-        }
+        check()?;
+        change.carry_out(made.tags(), registry)?;
         if let Some(claim) = &claim {
             claim.check(made, registry).or_else(|error| {
                 claim.give_back(made, registry)?;
@@ -196,35 +212,12 @@ impl TagChange {
         }
     }
 
-    pub(super) fn of_disk(disk: &Untagged, tags: Tags, registry: &Client) -> Result<TagChange> {
+    fn of_disk(disk: &Untagged, tags: Tags, registry: &Client) -> Result<TagChange> {
         let there =
             registry.document(&disk.tag).with_context(|| format!("reading what {} is now", disk.tag))?;
         let before = there.as_ref().map(|there| there.blob().digest());
         let document = placed(disk, there, tags, registry)?;
         Ok(TagChange { tag: disk.tag.clone(), document, before })
-    }
-
-    /// The index that names the image and the disks, with what it had of the same image.
-    fn of_release(made: &Made, disks: &[Untagged], registry: &Client) -> Result<TagChange> {
-        let version = made.version_name();
-        let tag = made.repository.tagged(&release::release_tag(&made.distro, version));
-        let disks = disks.iter().map(|disk| ReleasedDisk {
-            tag: disk.tag.tag().unwrap_or_default().to_owned(),
-            format: disk.format,
-            platform: disk.platform,
-            manifest: disk.document.descriptor(),
-        });
-        let release = Release {
-            distro: made.distro.to_string(),
-            version,
-            tag: &made.tag,
-            image: made.composition.root.descriptor(),
-            disks: disks.collect(),
-        };
-        let there = registry.document(&tag)?;
-        let index = release.index(there.as_ref().map(Document::blob));
-        let document = Document::parse(index, None).context("reading back the release manifest")?;
-        Ok(TagChange { tag, document, before: there.map(|there| there.blob().digest()) })
     }
 
     /// Puts the tag, unless it names that already. Where it stays, nobody may have put it meanwhile.
@@ -247,7 +240,7 @@ fn digest_of(tag: &Reference, registry: &Client) -> Result<Option<Digest>> {
     Ok(registry.document(tag)?.map(|there| there.blob().digest()))
 }
 
-fn taken(tag: &Reference, there: Digest, ours: Digest) -> anyhow::Error {
+pub(super) fn taken(tag: &Reference, there: Digest, ours: Digest) -> anyhow::Error {
     let error = anyhow!("{tag} is released, as {there}, and this is {ours}");
     hinted(error, "a version never changes: choose another, such as '--app-version next'")
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::disk::DiskFormat;
 use crate::oci::annotation::{DISK_FORMAT, DISTRO, REF_NAME, VERSION};
-use crate::oci::{Descriptor, MediaType, Platform, Verified, merge};
+use crate::oci::{Descriptor, Digest, MediaType, Platform, Verified, merge};
 
 /// What says that an index is a release.
 const ARTIFACT_TYPE: &str = "application/vnd.bootc-testboot.release.v1";
@@ -36,16 +36,14 @@ pub(crate) struct Release<'a> {
 }
 
 impl Release<'_> {
-    /// The index. What `before` has of the same image, such as the disks of another platform, stays
-    /// in it; the same release always makes the same bytes.
-    pub(crate) fn index(&self, before: Option<&Verified>) -> Verified {
+    /// The index. The same release always makes the same bytes.
+    pub(crate) fn index(&self) -> Verified {
         let subject = json!(self.image);
-        let mut disks: Vec<Value> = self.disks.iter().map(entry).collect();
-        disks.extend(before.into_iter().flat_map(|before| self.kept(before)));
-        disks.sort_by_cached_key(key);
+        let mut disks: Vec<&ReleasedDisk> = self.disks.iter().collect();
+        disks.sort_by_key(|disk| (&disk.tag, disk.platform));
         let mut image = subject.clone();
         image["annotations"] = json!({REF_NAME: self.tag});
-        let manifests: Vec<Value> = std::iter::once(image).chain(disks).collect();
+        let manifests: Vec<Value> = std::iter::once(image).chain(disks.into_iter().map(entry)).collect();
         let index = json!({
             "schemaVersion": 2,
             "mediaType": MediaType::ImageIndex,
@@ -56,20 +54,6 @@ impl Release<'_> {
         });
         Verified::own(index.to_string().into_bytes())
     }
-
-    /// The disks of the same image that this release does not replace.
-    fn kept(&self, before: &Verified) -> Vec<Value> {
-        let Ok(before) = serde_json::from_slice::<Map<String, Value>>(before.bytes()) else {
-            return Vec::new();
-        };
-        if before.get("subject") != Some(&json!(self.image)) {
-            return Vec::new();
-        }
-        let ours: Vec<(String, String)> = self.disks.iter().map(|disk| key(&entry(disk))).collect();
-        let entries = before.get("manifests").and_then(Value::as_array).into_iter().flatten();
-        let disks = entries.filter(|entry| entry["annotations"].get(DISK_FORMAT).is_some());
-        disks.filter(|entry| !ours.contains(&key(entry))).cloned().collect()
-    }
 }
 
 fn entry(disk: &ReleasedDisk) -> Value {
@@ -78,9 +62,24 @@ fn entry(disk: &ReleasedDisk) -> Value {
     entry
 }
 
-/// What tells disks: the tag, and the platform.
-fn key(entry: &Value) -> (String, String) {
-    (entry["annotations"][REF_NAME].to_string(), entry["platform"].to_string())
+/// Which image an index is the release of, and the disks that it has; None where it is no release's.
+pub(crate) fn read(index: &Verified) -> Option<(Digest, Vec<ReleasedDisk>)> {
+    let index: Map<String, Value> = serde_json::from_slice(index.bytes()).ok()?;
+    let image = index.get("subject")?.get("digest")?.as_str()?.parse().ok()?;
+    let entries = index.get("manifests")?.as_array()?;
+    Some((image, entries.iter().filter_map(disk).collect()))
+}
+
+/// The disk that an entry names; the image's own entry names none.
+fn disk(entry: &Value) -> Option<ReleasedDisk> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let (annotations, platform) = (&entry["annotations"], &entry["platform"]);
+    Some(ReleasedDisk {
+        tag: text(&annotations[REF_NAME])?,
+        format: annotations[DISK_FORMAT].as_str()?.parse().ok()?,
+        platform: Platform::from_oci(platform["os"].as_str()?, platform["architecture"].as_str()?)?,
+        manifest: serde_json::from_value(entry.clone()).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -91,7 +90,7 @@ mod tests {
         Verified::own(content.as_bytes().to_vec()).descriptor(MediaType::ImageManifest)
     }
 
-    fn release(disks: &[(DiskFormat, &str)], image: &str) -> Release<'static> {
+    fn release(disks: &[(DiskFormat, &str)]) -> Release<'static> {
         let disk = |(format, platform): &(DiskFormat, &str)| ReleasedDisk {
             tag: format!("debian-13-{format}-v1"),
             format: *format,
@@ -103,14 +102,14 @@ mod tests {
             distro: "debian-13".to_owned(),
             version: "v1",
             tag: "debian-13-v1",
-            image: descriptor(image),
+            image: descriptor("image"),
             disks,
         }
     }
 
     #[test]
     fn a_release_names_its_image_and_its_disks() {
-        let index = release(&[(DiskFormat::Qcow2, "linux/amd64")], "image").index(None);
+        let index = release(&[(DiskFormat::Qcow2, "linux/amd64")]).index();
         let text =
             serde_json::to_string_pretty(&serde_json::from_slice::<Value>(index.bytes()).unwrap()).unwrap();
         insta::assert_snapshot!(text, @r#"
@@ -155,16 +154,20 @@ mod tests {
     }
 
     #[test]
-    fn machines_of_several_platforms_make_one_release() {
-        let (amd, arm) = ((DiskFormat::Raw, "linux/amd64"), (DiskFormat::Raw, "linux/arm64"));
-        let both = release(&[amd, arm], "image").index(None);
-        for [first, second] in [[amd, arm], [arm, amd]] {
-            let first = release(&[first], "image").index(None);
-            assert_eq!(release(&[second], "image").index(Some(&first)), both);
-            assert_eq!(release(&[second], "image").index(Some(&both)), both);
+    fn a_release_is_read_as_it_was_written() {
+        let disks = [
+            (DiskFormat::Raw, "linux/arm64"),
+            (DiskFormat::Raw, "linux/amd64"),
+            (DiskFormat::Qcow2, "linux/amd64"),
+        ];
+        let mut written = release(&disks);
+        let index = written.index();
+        written.disks.reverse();
+        assert_eq!(written.index(), index, "the order does not matter");
+        written.disks.sort_by_key(|disk| (disk.tag.clone(), disk.platform));
+        assert_eq!(read(&index), Some((written.image.digest, written.disks)));
+        for other in ["[]", r#"{"manifests": []}"#, r#"{"subject": {"digest": "x"}, "manifests": []}"#] {
+            assert_eq!(read(&Verified::own(other.as_bytes().to_vec())), None, "for {other}");
         }
-        // Another image's disks are another release's.
-        let other = release(&[amd], "another image");
-        assert_eq!(other.index(Some(&both)), other.index(None));
     }
 }

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-pub(crate) use self::index::{Release, ReleasedDisk};
+pub(crate) use self::index::{Release, ReleasedDisk, read};
 use crate::disk::DiskFormat;
 use crate::oci::reference::is_tag;
 use crate::workspace::DistroName;
@@ -123,6 +123,11 @@ pub(crate) fn disk_tag(distro: &DistroName, format: DiskFormat, version: &str) -
 /// The tag that moves to each release of a distro.
 pub(crate) fn latest_tag(distro: &DistroName) -> String {
     format!("{distro}-{LATEST}")
+}
+
+/// The tag of an image.
+pub(crate) fn system_tag(distro: &DistroName, version: &str) -> String {
+    format!("{distro}-{version}")
 }
 
 /// The tag of the manifest of a release.

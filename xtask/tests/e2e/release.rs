@@ -1,11 +1,13 @@
 //! Releases: versions that are put once, whoever else puts some.
 
+use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
+use serde_json::{Value, json};
 
-use crate::harness::{Workspace, judge};
+use crate::harness::{REF_NAME, Workspace, host_architecture, judge};
 use crate::testing::{Fault, FaultProxy, Registry, answer};
 
 /// The tags of releases, and of what moves with them.
@@ -127,4 +129,129 @@ fn two_runs_never_both_have_one_number() {
     // And the next one has the next number.
     workspace.ok(&push(&image, "next"));
     assert_eq!(tags(&image), ["debian-13-latest", "debian-13-v1", "debian-13-v2"]);
+}
+
+/// A workspace and a registry with the image `debian-13-v1`, and disks of it that are in no registry yet.
+fn with_image_and_disks() -> (Workspace, Registry, String) {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let image = format!("{}/me/os", registry.address());
+    workspace.ok(&push(&image, "v1"));
+    fs::write(workspace.path("../os.raw"), vec![7; 3 << 20]).unwrap();
+    workspace.ok("disk qcow2 vhd raw --from ../os.raw --name debian-13-v1 --output ../disks");
+    (workspace, registry, image)
+}
+
+fn pack(image: &str, format: &str) -> String {
+    format!(
+        "pack ../disks/debian-13-v1.{format} --from {image}:debian-13-v1 --to {image}:debian-13-{format}-v1"
+    )
+}
+
+/// The tags that the release names, each with what it says that it is for, and that all are there.
+fn released(image: &str) -> Vec<String> {
+    let index = format!("{image}:release-debian-13-v1");
+    judge("crane", &format!("validate --fast --remote {index}"));
+    let index: Value = serde_json::from_str(&judge("crane", &format!("manifest {index}"))).unwrap();
+    assert_eq!(index["subject"]["digest"], digest(&format!("{image}:debian-13-v1")));
+    let name = |entry: &Value| {
+        let tag = entry["annotations"][REF_NAME].as_str().unwrap();
+        let platform = entry["platform"]["architecture"].as_str();
+        let of_platform = platform.map_or(String::new(), |name| format!(" --platform linux/{name}"));
+        let named = judge("crane", &format!("digest {image}:{tag}{of_platform}"));
+        assert_eq!(entry["digest"], named.trim_end(), "{tag}");
+        platform.map_or(tag.to_owned(), |platform| format!("{tag} {platform}"))
+    };
+    index["manifests"].as_array().unwrap().iter().map(name).collect()
+}
+
+#[test]
+fn disks_that_come_later_are_in_the_release() {
+    let (workspace, registry, image) = with_image_and_disks();
+    let here = host_architecture();
+    let report = workspace.json(&pack(&image, "qcow2"));
+    let release = format!("{image}:release-debian-13-v1");
+    assert_eq!(report["releases"], json!([{"reference": release, "digest": digest(&release)}]));
+    assert_eq!(released(&image), ["debian-13-v1".to_owned(), format!("debian-13-qcow2-v1 {here}")]);
+    // With '--push', as jobs do it.
+    let later = "pack ../disks/debian-13-v1.vhd --to oci:../out";
+    workspace.ok(&format!("{later} --from {image}:debian-13-v1 --push --image {image}"));
+    let both = ["debian-13-v1".to_owned()]
+        .into_iter()
+        .chain(["qcow2", "vhd"].map(|format| format!("debian-13-{format}-v1 {here}")));
+    let both: Vec<String> = both.collect();
+    assert_eq!(released(&image), both);
+
+    // Again, no tag is put.
+    let proxy = FaultProxy::before(&registry, |_| Fault::Pass);
+    let through = format!("{}/me/os", proxy.address());
+    workspace.ok(&format!("{later} --from {image}:debian-13-v1 --push --image {through}"));
+    assert!(
+        !proxy.lines().iter().any(|line| line.starts_with("PUT ") && line.ends_with("-v1")),
+        "{:?}",
+        proxy.lines()
+    );
+
+    // What is another image's, or nobody knows whose, is not in it.
+    workspace.ok(&format!("{} --compression zstd", push(&image, "v2")));
+    let before = tags(&image);
+    let other =
+        format!("pack ../disks/debian-13-v1.raw --from {image}:debian-13-v2 --to {image}:debian-13-raw-v1");
+    assert_snapshot!(workspace.failure(&other), @"
+    error: 127.0.0.1:PORT/me/os:debian-13-v1 is released, as sha256:HEX, and 127.0.0.1:PORT/me/os:debian-13-raw-v1 is of sha256:HEX
+    hint: make the disk of that image: '--from 127.0.0.1:PORT/me/os:debian-13-v1'
+    ");
+    assert_eq!(tags(&image), before);
+    let unknown = workspace.run(&format!("pack ../disks/debian-13-v1.raw --to {image}:debian-13-raw-v1"));
+    assert_eq!(unknown.code, Some(0), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("so the release does not name it; '--from' says it"),
+        "{}",
+        unknown.stderr
+    );
+    assert_eq!(released(&image), both);
+}
+
+/// The worst that can happen: just before a machine puts a tag, another one writes all of its own, and the
+/// first one's tag is without it.
+#[test]
+fn machines_that_push_disks_at_once_lose_none() {
+    let (workspace, registry, image) = with_image_and_disks();
+    let (workspace, direct) = (Arc::new(workspace), image.clone());
+    // A disk of another platform, under the same tag.
+    let (here, there) = match host_architecture() {
+        "arm64" => ("arm64", "amd64"),
+        here => (here, "arm64"),
+    };
+    workspace.ok(&format!("pack ../disks/debian-13-v1.qcow2 --from {image}:debian-13-v1 --to {image}:made"));
+    judge("crane", &format!("mutate {image}:made --set-platform linux/{there} -t {image}:other"));
+    let (inner, count) = (workspace.clone(), Arc::new(AtomicUsize::new(0)));
+    let runs = count.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        if seen.method == "PUT" && seen.earlier == 0 && seen.path().ends_with("/debian-13-qcow2-v1") {
+            judge("crane", &format!("tag {direct}:other debian-13-qcow2-v1"));
+            inner.ok(&pack(&direct, "vhd"));
+            runs.fetch_add(1, Ordering::SeqCst);
+        }
+        if seen.method == "PUT" && seen.earlier == 0 && seen.path().ends_with("/release-debian-13-v1") {
+            inner.ok(&pack(&direct, "raw"));
+            runs.fetch_add(1, Ordering::SeqCst);
+        }
+        Fault::Pass
+    });
+    let through = pack(&format!("{}/me/os", proxy.address()), "qcow2");
+    workspace.ok(&through.replacen(proxy.address(), registry.address(), 1));
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    let mut all = released(&image);
+    all.sort();
+    let disk = |format: &str, platform: &str| format!("debian-13-{format}-v1 {platform}");
+    let mut expected = vec![
+        "debian-13-v1".to_owned(),
+        disk("qcow2", here),
+        disk("qcow2", there),
+        disk("raw", here),
+        disk("vhd", here),
+    ];
+    expected.sort();
+    assert_eq!(all, expected);
 }

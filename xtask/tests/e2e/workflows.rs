@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Workspace, copy, host_architecture, skopeo_push};
+use crate::harness::{Workspace, copy, host_architecture, judge, skopeo_push};
 use crate::jobs::{Runner, jobs_with_scripts, repository, workflows};
 use crate::root;
 use crate::testing::{Registry, program};
@@ -216,6 +216,7 @@ fn the_jobs_run_here() {
         format!("cosign sign --yes {image}@{}", disk["digest"].as_str().unwrap())
     });
     assert_eq!(calls[2..], disks);
+    check_release(&workspace, &image, "v1", &["qcow2", "vhd"]);
     let summary = runner.run("release", "summary");
     assert_eq!(
         summary,
@@ -241,6 +242,9 @@ fn the_jobs_run_here() {
     let added: Vec<&Value> = diff["added"].as_array().unwrap().iter().map(|layer| &layer["name"]).collect();
     assert_eq!(added, ["hello"]);
     runner.calls();
+    runner.run("release", "disks");
+    runner.calls();
+    check_release(&workspace, &image, "v2", &["qcow2", "vhd"]);
 
     runner.run("pins", "pins");
     let calls = runner.calls();
@@ -256,6 +260,36 @@ fn the_jobs_run_here() {
     assert_eq!(runner.calls(), [""; 0]);
 
     assert_eq!(runner.done, jobs_with_scripts());
+}
+
+/// The release names the image and its disks, by the digests that their tags have, and so does its file.
+fn check_release(workspace: &Workspace, image: &str, version: &str, formats: &[&str]) {
+    let mut tags = vec![format!("debian-13-{version}")];
+    tags.extend(formats.iter().map(|format| format!("debian-13-{format}-{version}")));
+    let digest = |tag: &str| judge("crane", &format!("digest {image}:{tag}")).trim_end().to_owned();
+    let digests: Vec<String> = tags.iter().map(|tag| digest(tag)).collect();
+    let release = format!("release-debian-13-{version}");
+    let index: Value = serde_json::from_str(&judge("crane", &format!("manifest {image}:{release}"))).unwrap();
+    let named: Vec<&Value> =
+        index["manifests"].as_array().unwrap().iter().map(|entry| &entry["digest"]).collect();
+    assert_eq!(named, digests.iter().collect::<Vec<_>>());
+    let exported = workspace.json(&format!("export {image}:debian-13-{version} -o ../{release}.tar"));
+    let exported: BTreeMap<&str, &str> = exported["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| (image["tag"].as_str().unwrap(), image["digest"].as_str().unwrap()))
+        .collect();
+    assert_eq!(exported[&*release], digest(&release));
+    for (tag, digest) in tags.iter().zip(&digests) {
+        assert_eq!(exported[&**tag], digest);
+    }
+    // And a program that is not ours finds them in the file.
+    for tag in &tags {
+        let file = workspace.path(&format!("../{release}.tar"));
+        judge("skopeo", &format!("inspect --raw oci-archive:{}:{tag}", file.display()));
+    }
+    fs::remove_file(workspace.path(&format!("../{release}.tar"))).unwrap();
 }
 
 /// The workspace as a checkout, with an origin, and with one upstream, which is in the registry.
