@@ -1,4 +1,4 @@
-//! What a program costs: time, and memory.
+//! What a program costs: time, memory, and what it writes to disks.
 
 use std::fs;
 use std::io;
@@ -22,6 +22,8 @@ pub(crate) struct Measured {
     pub(crate) cpu: Duration,
     /// Bytes of memory that it had at most, without the programs that it started.
     pub(crate) peak_memory: u64,
+    /// Bytes that it had written to disks, with the programs that it waited for.
+    pub(crate) written: u64,
 }
 
 /// Runs a program to its end and measures it.
@@ -43,16 +45,17 @@ pub(crate) fn measure(cmd: Cmd<'_>) -> Result<Measured, ExecError> {
             }
             peak
         });
-        // Its times can be read until it is waited for.
+        // Its times and counts can be read until it is waited for.
         let waited = wait_unreaped(child.inner.id());
         let wall = start.elapsed();
         ended.store(true, Ordering::Relaxed);
-        let cpu = waited.and_then(|()| cpu_time(&proc));
+        let counts = waited.and_then(|()| Ok((cpu_time(&proc)?, written(&proc)?)));
         let panicked = |_| io::Error::other("a thread that read its output panicked");
         let stdout = output.join().map_err(panicked)??;
         let tail = tail.join().map_err(panicked)?;
         let peak_memory = memory.join().map_err(panicked)?;
-        Ok((Measured { stdout, wall, cpu: cpu?, peak_memory }, tail))
+        let (cpu, written) = counts?;
+        Ok((Measured { stdout, wall, cpu, peak_memory, written }, tail))
     });
     let status = child.wait(&command)?;
     let (measured, tail) = measured.map_err(|source| failed_io(&command, source))?;
@@ -69,6 +72,13 @@ fn cpu_time(proc: &str) -> io::Result<Duration> {
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
     let ticks: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// `write_bytes`: what is to reach a disk, counted when it gets into the page cache. Source: proc_pid_io(5).
+fn written(proc: &str) -> io::Result<u64> {
+    let io = fs::read_to_string(format!("{proc}/io"))?;
+    let count = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
+    count.ok_or_else(|| io::Error::other("the kernel does not count what programs write"))
 }
 
 /// `VmHWM`, which is gone once the program has ended. Source: proc_pid_status(5).
@@ -92,6 +102,12 @@ mod tests {
         assert_eq!(measured.stdout, "300000\n");
         assert!(!measured.cpu.is_zero(), "{measured:?}");
         assert!(measured.peak_memory > 100_000, "{measured:?}");
+        assert_eq!(measured.written, 0, "{measured:?}");
+        // A memory file system is no disk, and a target folder is on one.
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let file = dir.path().join("file");
+        let measured = measure(cmd!(sh, "dd if=/dev/zero of={file} bs=4096 count=16")).unwrap();
+        assert_eq!(measured.written, 16 * 4096, "{measured:?}");
         let error = measure(cmd!(sh, "sh -c 'echo no >&2; exit 3'")).unwrap_err().to_string();
         insta::assert_snapshot!(error, @r#"
         `sh -c "echo no >&2; exit 3"` failed (exit status: 3)

@@ -139,7 +139,7 @@ impl<'a> Lab<'a> {
         fs::create_dir_all(&cache).with_context(making)?;
         let raw = cache.join("disk.raw");
         let step = session.progress.step("making a raw disk of 8 GiB with 1.3 GB in it");
-        make_raw(&raw).with_context(making)?;
+        make_raw(&raw, SIZE).with_context(making)?;
         step.done("made a raw disk of 8 GiB with 1.3 GB in it");
         let dir = tempfile::tempdir_in(&cache).with_context(making)?;
         Ok(Lab { session, raw, dir })
@@ -200,9 +200,9 @@ impl<'a> Lab<'a> {
 }
 
 /// A sparse raw with this machine's files in it, one after the other, with holes in between.
-pub(super) fn make_raw(path: &Path) -> Result<()> {
+pub(super) fn make_raw(path: &Path, size: u64) -> Result<()> {
     let mut raw = File::create(path)?;
-    raw.set_len(SIZE)?;
+    raw.set_len(size)?;
     let (mut at, mut data, mut extent) = (START, 0, 0);
     for source in SOURCES {
         for file in files(Path::new(source))? {

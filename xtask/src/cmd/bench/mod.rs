@@ -97,7 +97,7 @@ impl<'a> Lab<'a> {
     fn new(session: &'a Session, runs: usize) -> Result<Lab<'a>> {
         let crane = preflight::find(&CRANE, &session.root).context("crane is missing")?;
         let project = Project::copy(session, Readable::ByAll)?;
-        let registry = Registry::start(session)?;
+        let registry = Registry::start(&DOCKER_REGISTRY, session)?;
         let proxy = Proxy::before(registry.address())?;
         let base = format!("{}/os:base", proxy.address());
         let step = session.progress.step("pushing a base of 128 layers");
@@ -262,7 +262,7 @@ impl<'a> Lab<'a> {
     /// The memory that it takes to move a large base from one registry to another.
     fn across(&self) -> Result<Row> {
         let step = self.session.progress.step("pushing a base of 540 MB into another registry");
-        let other = Registry::start(self.session)?;
+        let other = Registry::start(&DOCKER_REGISTRY, self.session)?;
         let base = format!("{}/large:base", other.address());
         push_base(LARGE, &reference(&base)?, self.session)?;
         let here = self.registry.address();

@@ -1,10 +1,10 @@
 //! What stands between a client and a registry: counts requests and the bytes of their bodies,
-//! and makes each wait, as a network far away does.
+//! makes each wait, as a network far away does, and breaks uploads off, as a bad line does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +30,14 @@ struct Counters {
     sent: AtomicU64,
     delay_ms: AtomicU64,
     ended: AtomicBool,
+    cut: Mutex<Cut>,
+}
+
+/// At how many bytes of an upload its line breaks, and how often it still does.
+#[derive(Default)]
+struct Cut {
+    place: u64,
+    times: usize,
 }
 
 impl Proxy {
@@ -63,6 +71,16 @@ impl Proxy {
         self.counters.delay_ms.store(delay, Ordering::SeqCst);
     }
 
+    /// Breaks uploads off from now on, so many times, when so much of one has passed.
+    pub(super) fn cut_at(&self, place: u64, times: usize) {
+        *self.counters.cut.lock().unwrap_or_else(PoisonError::into_inner) = Cut { place, times };
+    }
+
+    /// How many of these breaks are still to come.
+    pub(super) fn cuts_left(&self) -> usize {
+        self.counters.cut.lock().unwrap_or_else(PoisonError::into_inner).times
+    }
+
     /// What passed since the last call.
     pub(super) fn take(&self) -> Traffic {
         Traffic {
@@ -80,6 +98,19 @@ impl Drop for Proxy {
     }
 }
 
+impl Counters {
+    /// How much of a request's body passes, where its line breaks.
+    fn cut(&self, request: &Head) -> Option<u64> {
+        let Body::Length(length) = request.request_body() else { return None };
+        let range = request.header("content-range").and_then(|range| range.split_once('-'));
+        let start: u64 = range.and_then(|(start, _)| start.parse().ok()).unwrap_or(0);
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = cut.times > 0 && start <= cut.place && cut.place < start + length;
+        cut.times -= usize::from(is_there);
+        is_there.then(|| cut.place - start)
+    }
+}
+
 /// Passes on the requests of one connection, over one connection to the registry.
 fn serve(client: TcpStream, upstream: SocketAddr, counters: &Counters) -> io::Result<()> {
     let server = TcpStream::connect(upstream)?;
@@ -91,6 +122,12 @@ fn serve(client: TcpStream, upstream: SocketAddr, counters: &Counters) -> io::Re
         counters.requests.fetch_add(1, Ordering::SeqCst);
         thread::sleep(Duration::from_millis(counters.delay_ms.load(Ordering::SeqCst)));
         to_server.write_all(&request.bytes)?;
+        if let Some(passes) = counters.cut(&request) {
+            let sent = io::copy(&mut from_client.by_ref().take(passes), &mut to_server)?;
+            counters.sent.fetch_add(sent, Ordering::SeqCst);
+            to_server.shutdown(Shutdown::Both)?;
+            return to_client.shutdown(Shutdown::Both);
+        }
         let sent = copy_body(request.request_body(), &mut from_client, &mut to_server)?;
         counters.sent.fetch_add(sent, Ordering::SeqCst);
 

@@ -12,17 +12,16 @@ use tempfile::TempDir;
 use xshell::{Shell, cmd};
 
 use crate::cmd::Session;
-use crate::cmd::test::DOCKER_REGISTRY;
 use crate::exec;
 use crate::oci::digest::DigestWriter;
 use crate::oci::{Descriptor, MediaType, Platform, Reference, Verified};
-use crate::preflight;
+use crate::preflight::{self, Need};
 use crate::registry::{BlobSource, Push, PushBlob, Until};
 
 /// How long the registry may take to come up on a busy machine.
 const STARTUP: Duration = Duration::from_secs(30);
 
-/// docker-registry, without authentication, which runs until it is dropped.
+/// docker's registry or Distribution, without authentication, which runs until it is dropped.
 pub(super) struct Registry {
     address: SocketAddr,
     /// Ends before its storage goes.
@@ -31,9 +30,9 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn start(session: &Session) -> Result<Registry> {
-        let program = preflight::find(&DOCKER_REGISTRY, &session.root)
-            .with_context(|| format!("{} is missing", DOCKER_REGISTRY.program))?;
+    pub(super) fn start(program: &Need, session: &Session) -> Result<Registry> {
+        let program = preflight::find(program, &session.root)
+            .with_context(|| format!("{} is missing", program.program))?;
         let dir = tempfile::tempdir().context("making a folder for the registry")?;
         let address = free_address().context("looking for a free port")?;
         let config = dir.path().join("config.yml");
@@ -45,7 +44,9 @@ impl Registry {
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
         let log = dir.path().join("log");
         let sh = Shell::new()?;
-        let server = exec::serve(cmd!(sh, "{program} serve {config}"), &log)?;
+        // Distribution would send traces to a port that nothing listens on here.
+        let serve = cmd!(sh, "{program} serve {config}").env("OTEL_TRACES_EXPORTER", "none");
+        let server = exec::serve(serve, &log)?;
         let end = Instant::now() + STARTUP;
         while TcpStream::connect(address).is_err() {
             if Instant::now() > end {
@@ -126,7 +127,7 @@ fn write_layer(path: &Path, number: usize, size: u64) -> io::Result<Descriptor> 
     header.set_mode(0o644);
     let out = DigestWriter::new(io::BufWriter::new(File::create(path)?));
     let mut tar = tar::Builder::new(out);
-    let noise = Noise { state: number as u64 + 1 };
+    let noise = Noise::new(number as u64);
     tar.append_data(&mut header, format!("usr/share/base/{number}"), io::Read::take(noise, size))?;
     let (mut file, digest, size) = tar.into_inner()?.finish();
     file.flush()?;
@@ -135,8 +136,14 @@ fn write_layer(path: &Path, number: usize, size: u64) -> io::Result<Descriptor> 
 
 /// Bytes without a pattern, the same for the same start.
 /// Source: Marsaglia, "Xorshift RNGs", the generator of 64 bits.
-struct Noise {
+pub(super) struct Noise {
     state: u64,
+}
+
+impl Noise {
+    pub(super) fn new(number: u64) -> Noise {
+        Noise { state: number + 1 }
+    }
 }
 
 impl io::Read for Noise {

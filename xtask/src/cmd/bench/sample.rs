@@ -13,6 +13,8 @@ pub(super) struct Sample {
     /// Of what it wrote.
     pub(super) size: f64,
     pub(super) memory: f64,
+    /// To disks.
+    pub(super) written: f64,
 }
 
 impl Sample {
@@ -22,6 +24,7 @@ impl Sample {
             wall: cost.wall.as_secs_f64(),
             size: size as f64,
             memory: cost.peak_memory as f64,
+            written: cost.written as f64,
         }
     }
 }
@@ -35,5 +38,6 @@ pub(super) fn repeat(runs: usize, run: impl Fn(usize) -> Result<Sample>) -> Resu
         wall: of(|sample| sample.wall),
         size: of(|sample| sample.size),
         memory: of(|sample| sample.memory),
+        written: of(|sample| sample.written),
     })
 }

@@ -31,6 +31,8 @@ pub(super) enum Unit {
     Count,
     Seconds,
     Bytes,
+    /// As often as something else.
+    Times,
 }
 
 impl Table {
@@ -61,6 +63,7 @@ impl Unit {
             Unit::Count => format!("{value:.0}"),
             Unit::Seconds => format!("{value:.2} s"),
             Unit::Bytes => human_bytes(value as u64),
+            Unit::Times => format!("{value:.2} x"),
         }
     }
 }
@@ -86,6 +89,7 @@ mod tests {
         let rows = vec![
             row("requests", Unit::Count, median([9.0, 7.0, 8.0]), Some(142.0), true),
             row("time", Unit::Seconds, median([0.5, 1.5]), None, false),
+            row("bytes", Unit::Times, 1.004, None, true),
         ];
         let table = Table { other: "crane", version: "crane 1".to_owned(), runs: 3, rows };
         insta::assert_snapshot!(table.text(), @"
@@ -95,6 +99,7 @@ mod tests {
         ----        ----  -----  ---         ----
         requests       8    142  9 or fewer  met
         time      1.00 s      -  9 or fewer  not met
+        bytes     1.00 x      -  9 or fewer  met
         ");
     }
 }
