@@ -119,10 +119,7 @@ pub(crate) fn platforms(composition: &Composition, is_new: impl Fn(Digest) -> bo
                 .layers
                 .iter()
                 .map(|layer| LayerReport {
-                    name: match &layer.origin {
-                        Origin::Base => "base".to_owned(),
-                        Origin::Ours(name) => name.clone(),
-                    },
+                    name: layer.origin.name().unwrap_or("base").to_owned(),
                     digest: layer.descriptor.digest,
                     diff_id: layer.diff_id,
                     size: layer.descriptor.size,

@@ -60,8 +60,7 @@ fn statement(inventory: &Inventory, build: &Build<'_>) -> Value {
     }
     let made_of = inventory.parts.iter().filter_map(|part| {
         let mut material = match part.kind {
-            PartKind::Base | PartKind::Image => json!({"name": part.name}),
-            PartKind::Module => json!({"name": part.name}),
+            PartKind::Base | PartKind::Image | PartKind::Module => json!({"name": part.name}),
             PartKind::Layer | PartKind::File | PartKind::Program => return None,
         };
         if let Some(purl) = &part.purl {

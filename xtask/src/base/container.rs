@@ -19,6 +19,7 @@ use super::{Freshness, graft};
 use crate::exec::interrupt::CleanUp;
 use crate::hint::{WithHint, causes, hinted};
 use crate::oci::annotation::{BASE_DIGEST, BASE_NAME, TITLE, VERSION};
+use crate::oci::reference::with_digest;
 use crate::oci::{
     Base, Compression, Descriptor, Digest, Document, ImageName, Layer, LayerWriter, MediaType, Platform,
     Reference, Timestamp,
@@ -194,8 +195,7 @@ pub(crate) fn ask(tag: &Reference, registry: &Client, hint: &str) -> Result<Dige
 
 impl Resolved {
     fn by_digest(&self) -> Reference {
-        let (host, repository) = (self.name.registry().to_owned(), self.name.repository().to_owned());
-        Reference::with_digest(host, repository, self.digest.to_string())
+        with_digest(&self.name, self.digest)
     }
 
     /// The image itself, found to be one that can be built on. One that was written down some time

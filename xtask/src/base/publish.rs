@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 
 use crate::oci::merge::PlatformImages;
 use crate::oci::{Descriptor, Platform};
+use crate::release::base_tag;
 use crate::workspace::DistroName;
 
 /// More bases of one distro in one day are somebody's mistake, and each is a request.
@@ -24,14 +25,9 @@ pub(crate) enum Place {
     Taken,
 }
 
-/// The tag that moves.
-pub(crate) fn tag(distro: &DistroName) -> String {
-    format!("base-{distro}")
-}
-
 /// The tags of a day, in the order in which they are used up.
 pub(crate) fn dated(distro: &DistroName, day: NaiveDate) -> impl Iterator<Item = String> {
-    let first = format!("{}-{}", tag(distro), day.format("%Y%m%d"));
+    let first = format!("{}-{}", base_tag(distro), day.format("%Y%m%d"));
     (0..MAX_A_DAY).map(move |number| match number {
         0 => first.clone(),
         number => format!("{first}.{number}"),

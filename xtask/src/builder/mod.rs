@@ -33,6 +33,7 @@ use clap::ValueEnum;
 use crate::disk::{DiskFormat, DiskName, Medium};
 use crate::hint::{WithHint, hinted};
 use crate::oci::annotation::BUILDER;
+use crate::oci::reference::with_digest;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::preflight::{Lack, Need};
 use crate::progress::Progress;
@@ -98,8 +99,7 @@ impl Order<'_> {
     /// annotations, or its digest, which is there before a tag is.
     fn pushed_as(&self) -> Result<Option<Reference>> {
         let tag = self.upgrades_from;
-        let digest = self.image.manifest.blob.digest().to_string();
-        let digest = Reference::with_digest(tag.registry().to_owned(), tag.repository().to_owned(), digest);
+        let digest = with_digest(tag, self.image.manifest.blob.digest());
         for reference in [tag, &digest] {
             let Some(document) = self.registry.document(reference)? else { continue };
             let source = Source { home: Home::Registry(reference.clone()), document };

@@ -7,10 +7,11 @@ use anyhow::Result;
 use super::Session;
 use super::base::{has_image, local};
 use crate::base::advice::{self, Named, Remake, Situation, Twin, advise, newer, rebased};
-use crate::base::publish::tag;
 use crate::base::{self, ResolvedBase, container};
+use crate::oci::reference::with_tag;
 use crate::oci::{Base, ImageName, Reference};
 use crate::registry::Client;
+use crate::release::base_tag;
 use crate::source::Source;
 use crate::store::Store;
 use crate::workspace::settings::Repository;
@@ -29,10 +30,9 @@ pub(super) struct Ground<'a> {
 pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, registry: &Client, session: &Session) {
     let Ground { name, base, published } = ground;
     let tagged = match name {
-        ImageName::Registry(reference) if reference.digest().is_some() => reference.tag().map(|tag| {
-            let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-            Reference::with_tag(host, repository, tag.to_owned())
-        }),
+        ImageName::Registry(reference) if reference.digest().is_some() => {
+            reference.tag().map(|tag| with_tag(reference, tag))
+        }
         ImageName::Registry(_) | ImageName::Layout { .. } => None,
     };
     let named = tagged.as_ref().and_then(|tag| match container::ask(tag, registry, "check the tag") {
@@ -67,7 +67,7 @@ pub(super) fn warn(ground: Ground<'_>, workspace: &Workspace, registry: &Client,
 pub(super) fn warn_of_newer(ground: Ground<'_>, distro: &DistroName, registry: &Client, session: &Session) {
     let Ground { name, base, published } = ground;
     let here = local(distro, session);
-    let there = published.tagged(&tag(distro));
+    let there = published.tagged(&base_tag(distro));
     let Some(image) = base.images.first() else { return };
     let shown_here = session.shown_name(&here);
     let (other, shown, remedy) = match name {

@@ -10,13 +10,13 @@ use super::Session;
 use super::publish::Publication;
 use crate::base::advice::Remake;
 use crate::base::container::{self, Order};
-use crate::base::publish::tag;
 use crate::base::{self, Freshness, Opened, debian, pin};
 use crate::flags::MakeBase;
 use crate::hint::WithHint;
 use crate::oci::{ImageName, Reference, Timestamp};
 use crate::preflight::Need;
 use crate::registry::Client;
+use crate::release::base_tag;
 use crate::source::{Home, Source};
 use crate::store::{INDEX, Store};
 use crate::unfinished::replace_file;
@@ -45,7 +45,7 @@ pub(crate) fn run(flags: &MakeBase, session: &Session) -> Result<()> {
     let repository = flags.image.as_ref().unwrap_or(&workspace.settings.image);
     if flags.push {
         // Making a base takes minutes: whoever may not push it hears of it before.
-        registry.check_push(&repository.tagged(&tag(&distro.name)))?;
+        registry.check_push(&repository.tagged(&base_tag(&distro.name)))?;
     }
     let (dir, name) = make(distro, &request, &registry, session)?;
     let base = Store::open(&dir)?;
@@ -88,7 +88,7 @@ pub(crate) fn open(
             base::open(make(distro, &request, registry, session)?.1, registry)
         }
         DistroKind::Image { .. } => {
-            let reference = published.tagged(&tag(&distro.name));
+            let reference = published.tagged(&base_tag(&distro.name));
             let publish = Remake::Published(published).command(&distro.name);
             let local = local(&distro.name, session);
             let shown = session.shown_name(&local);

@@ -83,10 +83,14 @@ fn refuse_nameless(flags: &Compose) -> Result<()> {
 /// Where a name without a slash leads. Source: distribution/reference, `officialRepoPrefix`.
 const OFFICIAL: &str = "library/";
 
+/// What was written, of a name without a slash.
+fn official(reference: &Reference) -> Option<&str> {
+    reference.repository().strip_prefix(OFFICIAL).filter(|_| reference.registry() == "docker.io")
+}
+
 /// Refuses what is most likely meant as a folder.
 pub(super) fn refuse_official(target: &Reference) -> Result<()> {
-    let name = target.repository().strip_prefix(OFFICIAL).filter(|_| target.registry() == "docker.io");
-    match name {
+    match official(target) {
         None => Ok(()),
         Some(name) => Err(anyhow!("{target} is among the images that Docker alone publishes"))
             .hint(format!("a folder is written 'oci:{name}'")),
@@ -195,8 +199,7 @@ pub(super) fn make_of(
 /// Docker Hub, as the names are that name no registry.
 fn refuse_folder(name: &ImageName) -> Result<()> {
     let ImageName::Registry(reference) = name else { return Ok(()) };
-    let repository = reference.repository();
-    let folder = Path::new(repository.strip_prefix("library/").unwrap_or(repository));
+    let folder = Path::new(official(reference).unwrap_or(reference.repository()));
     if reference.registry() == "docker.io" && folder.join(LAYOUT).is_file() {
         return Err(anyhow!("{} is a folder here, and {reference} an image in a registry", folder.display()))
             .hint(format!("write 'oci:{}'", folder.display()));

@@ -18,7 +18,7 @@ use crate::progress::human_bytes;
 use crate::unfinished::Unfinished;
 
 /// The description of an OVA's virtual machine, in the workspace.
-pub(super) const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
+const TEMPLATE: &str = "configs/builder/bootc-poc.ovf";
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {

@@ -1,16 +1,15 @@
 //! Disks of an image: its raw, and of that every format asked for that is not there already.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::disk::{self, OutputReport};
 use super::record::{self, Overwrite};
 use super::{Session, installer};
 use crate::builder::{self, Builder, Config, Configs, LocalImage, Order, Product};
-use crate::disk::{DiskFormat, DiskName, DiskSize, Options};
+use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Template};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
@@ -84,11 +83,6 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
     let upgrades_from = upgrades_from(request.name, request.repository, session)?;
     let raws = Raws { request, session, fetched, upgrades_from };
     let variants = raws.variants(&configs)?;
-    let template = match formats.contains(&DiskFormat::Ova) {
-        true => fs::read(session.root.join(disk::TEMPLATE))
-            .with_context(|| format!("reading {}", disk::TEMPLATE))?,
-        false => Vec::new(),
-    };
     // What is kept is what any format of this image can be made from.
     let raw_variants = variants.iter().filter(|variant| variant.recipe.product == Product::Raw);
     let kept: Vec<Digest> = raw_variants.map(|variant| variant.inputs).collect();
@@ -102,7 +96,10 @@ pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<Outpu
         for format in asked {
             let own = match format {
                 DiskFormat::Qcow2 => options.qcow2_compression.name().to_owned(),
-                DiskFormat::Ova => Digest::of(&template).to_string(),
+                DiskFormat::Ova => {
+                    let template = options.template.as_ref().map(Template::text).unwrap_or_default();
+                    Digest::of(template.as_bytes()).to_string()
+                }
                 DiskFormat::Iso => match variant.recipe.product {
                     Product::Raw => builder::medium_inputs(&order(formats))?.to_string(),
                     Product::Iso => String::new(),

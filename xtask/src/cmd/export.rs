@@ -16,7 +16,8 @@ use crate::hint::WithHint;
 use crate::oci::annotation::IMAGE_DIGEST;
 use crate::oci::digest::DigestWriter;
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
-use crate::oci::{Descriptor, Digest, Document, ImageName, Reference};
+use crate::oci::reference::with_tag;
+use crate::oci::{Descriptor, Digest, Document, ImageName};
 use crate::progress::{Step, human_bytes};
 use crate::registry::{Client, list_document, list_tag};
 use crate::release::{Kind, Tag};
@@ -168,8 +169,7 @@ impl<'a> Release<'a> {
         match &self.home {
             Home::Layout(store) => store.document(Some(tag)),
             Home::Registry(reference) => {
-                let (registry, name) = (reference.registry().to_owned(), reference.repository().to_owned());
-                let reference = Reference::with_tag(registry, name, tag.to_owned());
+                let reference = with_tag(reference, tag);
                 self.registry.document(&reference)?.ok_or_else(|| anyhow!("{reference} is gone"))
             }
         }

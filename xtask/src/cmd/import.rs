@@ -149,7 +149,6 @@ fn changes(
 /// Sends a document, and the blobs that it names, under its digest.
 fn send(node: &Node, archive: &Archive, to: &Repository, registry: &Client) -> Result<()> {
     let digest = node.descriptor.digest;
-    let (host, name) = (to.registry().to_owned(), to.name().to_owned());
     let blobs = node.blobs.iter().map(|blob| PushBlob {
         descriptor: blob.clone(),
         source: BlobSource::File(Box::new(move || {
@@ -159,7 +158,7 @@ fn send(node: &Node, archive: &Archive, to: &Repository, registry: &Client) -> R
     });
     registry
         .push(&Push {
-            target: Reference::with_digest(host, name, digest.to_string()),
+            target: to.addressed(digest),
             until: Until::Stored,
             manifests: vec![(node.document.descriptor(), node.document.blob().clone())],
             artifacts: Vec::new(),

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::build::Made;
 use crate::diff::{Delta, NamedLayer, delta};
-use crate::oci::{Digest, Origin, Platform, Reference};
+use crate::oci::reference::with_tag;
+use crate::oci::{Digest, Platform};
 use crate::progress::human_bytes;
 use crate::registry::Client;
 use crate::release;
@@ -65,12 +66,9 @@ impl Plan {
             Some(image) => image
                 .layers
                 .iter()
-                .map(|layer| {
-                    let name = match &layer.origin {
-                        Origin::Base => None,
-                        Origin::Ours(name) => Some(name.clone()),
-                    };
-                    NamedLayer { name, descriptor: layer.descriptor.clone() }
+                .map(|layer| NamedLayer {
+                    name: layer.origin.name().map(str::to_owned),
+                    descriptor: layer.descriptor.clone(),
                 })
                 .collect(),
             None => Vec::new(),
@@ -143,11 +141,7 @@ pub(super) fn previous_in_registry(made: &Made, registry: &Client) -> Result<Pre
     if document.is_none() {
         let tags = registry.tags(&reference)?;
         let Some(before) = release::before(&made.tag, &made.distro, &tags) else { return Ok(None) };
-        reference = Reference::with_tag(
-            reference.registry().to_owned(),
-            reference.repository().to_owned(),
-            before.to_owned(),
-        );
+        reference = with_tag(&reference, before);
         document = registry.document(&reference)?;
     }
     let Some(document) = document else { return Ok(None) };

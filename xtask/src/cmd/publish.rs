@@ -4,13 +4,14 @@
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::Session;
-use crate::base::publish::{MAX_A_DAY, Place, dated, place, tag};
+use crate::base::publish::{MAX_A_DAY, Place, dated, place};
 use crate::deliver::layout_source;
 use crate::hint::WithHint;
 use crate::oci::merge::{PlatformImages, index, platform_images};
 use crate::oci::{Descriptor, Document, Manifest, Platform, Reference, Timestamp};
 use crate::progress::human_bytes;
 use crate::registry::{Client, Push, PushBlob, Until};
+use crate::release::base_tag;
 use crate::report::PushReport;
 use crate::store::Store;
 use crate::workspace::Distro;
@@ -82,7 +83,7 @@ impl<'a> Publication<'a> {
             return Err(anyhow!("{} has {MAX_A_DAY} other bases of {}", self.distro.name, self.day.day()))
                 .hint("set SOURCE_DATE_EPOCH to another day, or remove some of its tags");
         }
-        let moving = repository.tagged(&tag(&self.distro.name));
+        let moving = repository.tagged(&base_tag(&self.distro.name));
         let there = images(&moving, registry)?;
         reports.push(self.send(&moving, there, registry, session)?);
         Ok(reports)

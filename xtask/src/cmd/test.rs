@@ -93,7 +93,6 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("podman", "podman", "builds bases from Containerfiles"),
         BUILDAH,
         debian("runc", "runc", "runs the steps of a build"),
-        debian("shellcheck", "shellcheck", "reads the scripts of bases"),
         Need {
             program: "hadolint",
             purpose: "reads the Containerfiles",

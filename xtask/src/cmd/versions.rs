@@ -18,6 +18,7 @@ use super::gather::{Gathering, Named};
 use crate::disk::DiskFormat;
 use crate::git;
 use crate::hint::{WithHint, hinted};
+use crate::oci::artifact::empty;
 use crate::oci::merge::{index, platform_images};
 use crate::oci::{Digest, Document, Manifest, MediaType, Platform, Reference, Verified};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
@@ -30,9 +31,6 @@ const CLAIM: &str = "application/vnd.bootc-testboot.claim";
 const CLAIMED_TAG: &str = "bootc-testboot.claim.tag";
 const CLAIMED_FOR: &str = "bootc-testboot.claim.digest";
 const CLAIMED_BY: &str = "bootc-testboot.claim.run";
-/// The content of what has none, and its media type. Source: the same, "Guidance for an Empty Descriptor".
-const EMPTY: &[u8] = b"{}";
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// The version that was asked for, by name.
 pub(super) fn named(
@@ -281,8 +279,7 @@ impl Claim {
         let tag = made.repository.tagged(&format!("_claim-{}", made.distro));
         // The keys of a fresh state are random: no other run has them.
         let run = format!("{:016x}", RandomState::new().build_hasher().finish());
-        let empty = Verified::own(EMPTY.to_vec());
-        let descriptor = empty.descriptor(MediaType::from(EMPTY_TYPE));
+        let (descriptor, empty) = empty();
         let claim = json!({
             "schemaVersion": 2,
             "mediaType": MediaType::ImageManifest,
@@ -320,12 +317,11 @@ impl Claim {
         let claim = registry.document(&self.tag)?.and_then(|claim| claim.annotations());
         let said = |key: &str| claim.as_ref()?.get(key)?.as_str();
         let (Some(tag), Some(digest)) = (said(CLAIMED_TAG), said(CLAIMED_FOR)) else { return Ok(()) };
-        if tag != made.tag || digest.parse::<Digest>().is_err() {
-            return Ok(());
-        }
-        let (registry_name, name) =
-            (made.repository.registry().to_owned(), made.repository.name().to_owned());
-        let theirs = registry.document(&Reference::with_digest(registry_name, name, digest.to_owned()))?;
+        let digest: Digest = match digest.parse() {
+            Ok(digest) if tag == made.tag => digest,
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let theirs = registry.document(&made.repository.addressed(digest))?;
         theirs.map_or(Ok(()), |theirs| registry.tag(&made.target, &theirs))
     }
 }

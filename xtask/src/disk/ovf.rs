@@ -42,6 +42,11 @@ impl Template {
         }
     }
 
+    /// As it is written.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The description, always as long as that of the longest file size: the rest is line feeds,
     /// which mean nothing at the end of an XML document. So its length is known before that of the
     /// disk file is.

@@ -42,6 +42,16 @@ pub(crate) enum Origin {
     Ours(String),
 }
 
+impl Origin {
+    /// What one of ours holds.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Origin::Base => None,
+            Origin::Ours(name) => Some(name),
+        }
+    }
+}
+
 /// What is said of an image beside its content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Provenance {

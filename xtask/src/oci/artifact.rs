@@ -10,10 +10,6 @@ use super::digest::Digest;
 use super::timestamp::Timestamp;
 use super::verified::{Descriptor, Verified};
 
-/// The config of what needs none. Source: OCI image specification, manifest.md, "Guidance for an
-/// Empty Descriptor".
-const EMPTY: &[u8] = b"{}";
-
 /// A manifest that refers to an image, and the two blobs that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Artifact {
@@ -37,16 +33,19 @@ pub(crate) struct Attachment {
     pub(crate) content: Vec<u8>,
 }
 
+/// The content of what has none, and the config of what needs none. Source: OCI image specification,
+/// manifest.md, "Guidance for an Empty Descriptor".
+pub(crate) fn empty() -> (Descriptor, Verified) {
+    let empty = Verified::own(b"{}".to_vec());
+    (empty.descriptor(MediaType::EmptyJSON), empty)
+}
+
 impl Artifact {
     /// The referrer of `subject` that holds `attachment`. Its bytes depend on these two alone.
     pub(crate) fn new(subject: &Descriptor, attachment: Attachment) -> Artifact {
         let Attachment { artifact_type, file_name, annotation, created, content } = attachment;
-        let config = Verified::own(EMPTY.to_vec());
         let content = Verified::own(content);
-        let blobs = [
-            (config.descriptor(MediaType::EmptyJSON), config),
-            (content.descriptor(MediaType::from(artifact_type)), content),
-        ];
+        let blobs = [empty(), (content.descriptor(MediaType::from(artifact_type)), content)];
         let mut layer = json!(blobs[1].0);
         layer["annotations"] = json!({TITLE: file_name});
         let mut annotations = json!({CREATED: created.to_string()});

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::digest::Digest;
+
 /// A registry reference (`ghcr.io/owner/name:tag`, `...@sha256:...`), parsed and normalised by
 /// the rules that docker, podman and the distribution specification share.
 pub(crate) use oci_client::Reference;
@@ -44,6 +46,18 @@ pub(crate) fn is_tag(tag: &str) -> bool {
 /// Where a reference leads, without its tag and digest.
 pub(crate) fn repository(reference: &Reference) -> String {
     format!("{}/{}", reference.registry(), reference.repository())
+}
+
+/// What has `tag` in the repository of `reference`.
+pub(crate) fn with_tag(reference: &Reference, tag: &str) -> Reference {
+    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_tag(registry, repository, tag.to_owned())
+}
+
+/// What has this digest in the repository of `reference`.
+pub(crate) fn with_digest(reference: &Reference, digest: Digest) -> Reference {
+    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_digest(registry, repository, digest.to_string())
 }
 
 impl FromStr for ImageName {

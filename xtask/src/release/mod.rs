@@ -115,6 +115,11 @@ impl<'a> Tag<'a> {
     }
 }
 
+/// The tag of a distro's base, which moves.
+pub(crate) fn base_tag(distro: &DistroName) -> String {
+    format!("{BASE}{distro}")
+}
+
 /// The tag of a packed disk.
 pub(crate) fn disk_tag(distro: &DistroName, format: DiskFormat, version: &str) -> String {
     format!("{distro}-{format}-{version}")

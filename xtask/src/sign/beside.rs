@@ -8,6 +8,7 @@ use super::key::{KeyError, PrivateKey, PublicKey};
 use super::manifest::{append, entries, tag};
 use super::payload::{Claim, MAX_PAYLOAD};
 use crate::hint::{WithHint, hinted};
+use crate::oci::reference::with_tag;
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
 
@@ -58,8 +59,7 @@ pub(crate) struct Beside<'a> {
 impl<'a> Beside<'a> {
     /// Looks what is beside the image `digest` in the repository of `reference`.
     pub(crate) fn read(registry: &'a Client, reference: &Reference, digest: Digest) -> Result<Beside<'a>> {
-        let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-        let place = Reference::with_tag(host, repository, tag(digest));
+        let place = with_tag(reference, &tag(digest));
         let manifest = match registry.document(&place).with_context(|| format!("reading {place}"))? {
             None => None,
             Some(Document::Manifest(manifest)) => Some(manifest),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::distro_toml::{self, DistroToml, Recipe};
 use super::files::{Entry, EntryKind, SourceFile, Tree};
 use super::problem::Problems;
+use crate::oci::reference::with_tag;
 use crate::oci::{Digest, Platform, Reference};
 
 /// Folder names: the bases, and in it what all of them share.
@@ -130,8 +131,7 @@ impl FromStr for Upstream {
         let has_tag = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let tag = whole.tag().filter(|_| has_tag).ok_or(UpstreamError::NoTag)?;
         let pin = whole.digest().map(str::parse).transpose()?;
-        let (registry, repository) = (whole.registry().to_owned(), whole.repository().to_owned());
-        Ok(Upstream { tag: Reference::with_tag(registry, repository, tag.to_owned()), pin })
+        Ok(Upstream { tag: with_tag(&whole, tag), pin })
     }
 }
 

@@ -4,11 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::app::App;
+use super::app::{App, GO_MOD};
 use super::files::is_leftover;
 use crate::oci::Digest;
 
-const GO_MOD: &str = "go.mod";
 /// Folders of version control, which Go does not embed either, and of editors.
 const NOT_SOURCES: [&str; 7] = [".git", ".hg", ".svn", ".jj", ".bzr", ".idea", ".vscode"];
 /// Source: Go's package embed, "Directives".

@@ -9,7 +9,7 @@ use super::distro::DistroName;
 use super::files::Tree;
 use super::problem::Problems;
 use crate::disk::{DiskFormat, DiskSize};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 
 /// What the product is called, and what is made when nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -59,6 +59,11 @@ impl Repository {
     /// The image of this name that has `tag`.
     pub(crate) fn tagged(&self, tag: &str) -> Reference {
         Reference::with_tag(self.registry.clone(), self.name.clone(), tag.to_owned())
+    }
+
+    /// The image in it that has this digest.
+    pub(crate) fn addressed(&self, digest: Digest) -> Reference {
+        Reference::with_digest(self.registry.clone(), self.name.clone(), digest.to_string())
     }
 }
 

@@ -89,23 +89,23 @@ fn check_path(kind: &str, path: &str) -> Result<(), Wrong> {
         return Err(Wrong::new(format!("{path} has `..` in it"), "write the path without it"));
     }
     for (legacy, new) in LEGACY {
-        let is_in = |folder: &str| {
-            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        if is_in(legacy) {
+        if is_within(path, legacy) {
             let edit = format!("write {new}{}", &path[legacy.len()..]);
             return Err(Wrong::new(format!("{legacy} is only a link to {new}"), edit));
         }
     }
-    let is_below =
-        |top: &&str| below.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if kind.starts_with(|c| KEEPS.contains(c)) || WRITABLE.iter().any(is_below) {
+    if kind.starts_with(|c| KEEPS.contains(c)) || WRITABLE.iter().any(|top| is_within(below, top)) {
         Ok(())
-    } else if is_below(&"usr") {
+    } else if is_within(below, "usr") {
         Err(Wrong::new(format!("{path} cannot be changed, /usr is read-only"), edit))
     } else {
         Err(Wrong::new(format!("{path} cannot be made, the root of a host is read-only"), edit))
     }
+}
+
+/// Whether a path is `folder` or something in it.
+fn is_within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Octal, perhaps behind `~` (masked) or `:` (for new files only).
