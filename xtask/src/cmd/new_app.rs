@@ -1,8 +1,8 @@
 //! `new-app`: all that makes a Go program an app of the system, in one go.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -47,26 +47,81 @@ pub(crate) fn run(flags: &AddApp, session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Writes all of them, or, where one cannot be written, none.
+/// What was not there before.
+enum Made {
+    Folder(PathBuf),
+    File(PathBuf),
+}
+
+/// Writes all of them, or, where one cannot be written, none: what was made goes, and nothing else.
 fn write_all(files: &[NewFile], root: &Path) -> Result<()> {
-    for (count, file) in files.iter().enumerate() {
-        if let Err(error) = write_new(&root.join(&file.path), &file.text) {
-            for written in &files[..count] {
-                let path = root.join(&written.path);
-                fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-            }
-            return Err(error);
+    let mut made = Vec::new();
+    let written = files.iter().try_for_each(|file| write_new(&root.join(&file.path), &file.text, &mut made));
+    written.or_else(|error| {
+        made.iter().rev().try_for_each(Made::remove)?;
+        Err(error)
+    })
+}
+
+impl Made {
+    fn remove(&self) -> Result<()> {
+        let (path, removed) = match self {
+            Made::File(path) => (path, fs::remove_file(path)),
+            Made::Folder(path) => (path, fs::remove_dir(path)),
+        };
+        match removed {
+            // Somebody has put something in.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.with_context(|| format!("removing {}", path.display())),
         }
     }
-    Ok(())
 }
 
 /// Never writes over a file, even one that came about just now.
-fn write_new(path: &Path, text: &str) -> Result<()> {
+fn write_new(path: &Path, text: &str, made: &mut Vec<Made>) -> Result<()> {
     let writing = || format!("writing {}", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(writing)?;
+    let folders: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !folder.exists()).collect();
+    for folder in folders.into_iter().rev() {
+        fs::create_dir(folder).with_context(writing)?;
+        made.push(Made::Folder(folder.to_owned()));
     }
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).with_context(writing)?;
+    made.push(Made::File(path.to_owned()));
     file.write_all(text.as_bytes()).with_context(writing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |path: &str| root.path().join(path);
+        fs::create_dir(path("apps")).unwrap();
+        fs::write(path("systemd"), "a file where a folder should be").unwrap();
+        fs::create_dir(path("configs")).unwrap();
+        fs::write(path("configs/mine"), "mine").unwrap();
+        let file = |path: &str| NewFile { path: path.into(), text: "new".to_owned() };
+        let mut files = vec![file("apps/shop/main.go"), file("configs/tmpfiles.d/shop.conf")];
+        write_all(&files, root.path()).unwrap();
+        assert_eq!(fs::read(path("configs/tmpfiles.d/shop.conf")).unwrap(), b"new");
+        fs::remove_dir_all(path("apps/shop")).unwrap();
+        fs::remove_dir_all(path("configs/tmpfiles.d")).unwrap();
+
+        files.push(file("systemd/shop.service"));
+        let error = write_all(&files, root.path()).unwrap_err().to_string();
+        assert!(error.starts_with("writing ") && error.ends_with("systemd/shop.service"), "{error}");
+        let names = |dir: &str| -> Vec<String> {
+            fs::read_dir(path(dir)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        assert_eq!(names("apps"), [""; 0]);
+        assert_eq!(names("configs"), ["mine"]);
+        // Nor is what came about in between written over, or removed.
+        fs::create_dir(path("apps/shop")).unwrap();
+        fs::write(path("apps/shop/main.go"), "theirs").unwrap();
+        write_all(&[file("apps/shop/go.mod"), file("apps/shop/main.go")], root.path()).unwrap_err();
+        assert_eq!(names("apps/shop"), ["main.go"]);
+        assert_eq!(fs::read(path("apps/shop/main.go")).unwrap(), b"theirs");
+    }
 }

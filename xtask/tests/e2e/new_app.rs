@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Workspace, fingerprint};
+use crate::harness::{Run, Workspace, fingerprint};
 use crate::testing::program;
 
 /// Runs a program in `dir`, which has to be content, and gives all that it says.
@@ -139,5 +139,30 @@ fn nothing_is_written_over() {
     for wrong in ["new-app Shop", "new-app sshd", "new-app shop --port 80", "new-app shop --route shop"] {
         assert_eq!(workspace.run(wrong).code, Some(2), "{wrong}");
     }
+    assert_eq!(fingerprint(&workspace.path("")), before);
+}
+
+#[test]
+fn a_full_disk_leaves_no_part_of_an_app() {
+    let workspace = Workspace::new();
+    let before = fingerprint(&workspace.path(""));
+    // A folder with room for what is in it, a page a file, and for no more.
+    let script = format!(
+        "set -eu
+        cp -a systemd ../units
+        mount -t tmpfs -o size=$(($(ls -A systemd | wc -l) * 4))k tmpfs systemd
+        cp ../units/* systemd
+        code=0
+        {} new-app shop || code=$?
+        test ! -e apps/shop
+        diff -r ../units systemd
+        exit $code",
+        env!("CARGO_BIN_EXE_xtask")
+    );
+    let mut unshare = Command::new(program("unshare"));
+    unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    workspace.prepare(unshare.args(["sh", "-c", &script]));
+    let error = Run::new(unshare.output().unwrap()).failure();
+    assert!(error.contains("systemd/shop.service: No space left on device"), "{error}");
     assert_eq!(fingerprint(&workspace.path("")), before);
 }
