@@ -22,7 +22,7 @@ pub(crate) struct Pack {
     /// oci:target/dist/oci, under <distro>-<format>-<version>]
     #[arg(long, value_name = "REF")]
     pub(crate) to: Option<ImageName>,
-    /// Push it to the project's repository as well, under <distro>-<format>-<version>
+    /// Push it to the project's repository as well, under <distro>-<format>-<version>, and into the release of its image
     #[arg(long)]
     pub(crate) push: bool,
     /// Compress raw, ami and vhd with gzip, for readers that know no zstd
