@@ -18,6 +18,8 @@ const ROUTE: &str = include_str!("new_app/app.toml.in");
 const CACHE: &str = include_str!("new_app/tmpfiles.conf.in");
 /// The oldest Go that builds it, as README says.
 const MODULE: &str = "module apps/@NAME@\n\ngo 1.22\n";
+/// The longest name of a user. Source: systemd, docs/USER_NAMES.md.
+const USER_MAX: usize = 31;
 
 /// What to make. What is not named is chosen: a port that is free, and the app's name as its path.
 #[derive(Clone, Debug)]
@@ -141,6 +143,10 @@ fn files(app: &NewApp, route: &Route) -> Vec<NewFile> {
         Cache::None => String::new(),
         Cache::Aged => format!("\nCacheDirectory={name}"),
     };
+    // One whose name is not the app's own: the system has users and groups called `mail` or `users`, and
+    // systemd would take those. Longer names than its own limit are no user's, and it makes one up.
+    let user = format!("app-{name}");
+    let user = if user.len() <= USER_MAX { format!("\nUser={user}") } else { String::new() };
     let fill = |template: &str| {
         [
             ("@CACHE@", cache.as_str()),
@@ -149,6 +155,7 @@ fn files(app: &NewApp, route: &Route) -> Vec<NewFile> {
             ("@HOME@", &home),
             ("@NAME@", name),
             ("@PORT@", &port),
+            ("@USER@", &user),
         ]
         .iter()
         .fold(template.to_owned(), |text, (key, value)| text.replace(key, value))
@@ -229,6 +236,19 @@ mod tests {
             text_of(&files, "systemd/hello.service"),
             hello.replacen(described, "Description=hello\n", 1)
         );
+    }
+
+    #[test]
+    fn an_app_runs_as_no_user_of_the_systems() {
+        let user_of = |name: &str| {
+            let (_, files) = plan(&app(name), &workspace(), |_| false).unwrap();
+            let unit = text_of(&files, &format!("systemd/{name}.service")).to_owned();
+            unit.lines().find_map(|line| line.strip_prefix("User=").map(str::to_owned))
+        };
+        assert_eq!(user_of("mail").as_deref(), Some("app-mail"));
+        let longest = "a".repeat(27);
+        assert_eq!(user_of(&longest), Some(format!("app-{longest}")));
+        assert_eq!(user_of(&"a".repeat(28)), None);
     }
 
     #[test]
