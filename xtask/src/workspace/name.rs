@@ -145,6 +145,11 @@ impl FromStr for AppName {
         if SYSTEM.contains(&text) || text.starts_with("systemd-") {
             return Err(AppNameError::System(text.to_owned()));
         }
+        // Its unit would take the place of testboot-health.service or another one of base/shared.
+        if text == "testboot" || text.starts_with("testboot-") {
+            let meaning = "what the system's own programs and units are called";
+            return Err(AppNameError::Reserved { name: text.to_owned(), meaning });
+        }
         match RESERVED.into_iter().find(|(name, _)| *name == text) {
             Some((_, meaning)) => Err(AppNameError::Reserved { name: text.to_owned(), meaning }),
             None => Ok(AppName(text.to_owned())),
@@ -172,7 +177,11 @@ mod tests {
             error,
             "`sh` cannot be the name of an app: its program would replace the system's own /usr/bin/sh"
         );
-        for name in ["shop", "sshd-stats", "hello", "status", "my-systemd"] {
+        for name in ["testboot", "testboot-health", "testboot-update"] {
+            let error = name.parse::<AppName>().unwrap_err().to_string();
+            assert!(error.ends_with("it is what the system's own programs and units are called"), "{error}");
+        }
+        for name in ["shop", "sshd-stats", "hello", "status", "my-systemd", "testboots"] {
             assert!(name.parse::<AppName>().is_ok(), "{name}");
         }
         assert!(SYSTEM.is_sorted());
