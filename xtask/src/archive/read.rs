@@ -59,8 +59,8 @@ impl Read for Part {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    #[error("it is no tar, or it is cut off: {0}")]
-    Tar(io::Error),
+    #[error("it is no tar, or it is cut off")]
+    Tar,
     #[error("`{0}` has no place in it")]
     Stray(String),
     #[error("`{0}` is in it twice")]
@@ -91,9 +91,9 @@ impl Archive {
         let mut tar = tar::Archive::new(io::BufReader::new(&file));
         // What comes before an entry, such as a long name, is read into memory by whoever understands it;
         // nothing here has such a name.
-        let entries = tar.entries_with_seek().map_err(ArchiveError::Tar)?.raw(true);
+        let entries = tar.entries_with_seek().map_err(of_tar)?.raw(true);
         for (number, entry) in entries.enumerate() {
-            let entry = entry.map_err(ArchiveError::Tar)?;
+            let entry = entry.map_err(of_tar)?;
             if number >= MAX_ENTRIES {
                 return Err(ArchiveError::TooMany);
             }
@@ -207,6 +207,14 @@ impl Archive {
         self.file.read_exact_at(&mut bytes, place.offset)?;
         serde_json::from_slice(&bytes)
             .map_err(|error| ArchiveError::Content(name, foreign(&error.to_string())))
+    }
+}
+
+/// What is no tar is no text either: a reader's words for it quote the file.
+fn of_tar(error: io::Error) -> ArchiveError {
+    match error.raw_os_error() {
+        Some(_) => ArchiveError::Io(error),
+        None => ArchiveError::Tar,
     }
 }
 

@@ -53,7 +53,9 @@ pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
     let reading = || format!("reading {}", flags.file.display());
     let damaged =
         "it is damaged or hostile, and nothing of it was used: export it again, and compare its SHA-256";
-    let file = File::open(&flags.file).with_context(reading)?;
+    let file = File::open(&flags.file)
+        .with_context(reading)
+        .hint("name a file that 'cargo xtask export' has written")?;
     let archive = Archive::open(file).hint(damaged).with_context(reading)?;
     let contents = Contents::read(&archive).hint(damaged).with_context(reading)?;
     registry.check_push(&flags.to.tagged(release::UNVERSIONED))?;
