@@ -124,6 +124,11 @@ pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "{}", words::lines(line)).ok();
 }
 
+/// A number of layers for people.
+pub(crate) fn human_layers(count: usize) -> String {
+    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+}
+
 /// A number of bytes for people, in powers of 1000 as registries and disks count.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];

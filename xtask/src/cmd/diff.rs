@@ -7,7 +7,7 @@ use super::Session;
 use crate::diff::{NamedLayer, delta, total};
 use crate::flags::Diff;
 use crate::oci::Platform;
-use crate::progress::human_bytes;
+use crate::progress::{human_bytes, human_layers};
 use crate::source::Source;
 use crate::words::foreign;
 
@@ -38,9 +38,9 @@ pub(crate) fn run(flags: &Diff, session: &Session) -> Result<()> {
         let dropped: String = delta.dropped.iter().map(|layer| line('-', layer)).collect();
         let added: String = delta.added.iter().map(|layer| line('+', layer)).collect();
         format!(
-            "{dropped}{added}a host downloads {} in {} layers, and keeps {} in {}",
+            "{dropped}{added}a host downloads {} in {}, and keeps {} in {}",
             human_bytes(delta.download()),
-            delta.added.len(),
+            human_layers(delta.added.len()),
             human_bytes(total(&delta.kept)),
             delta.kept.len()
         )

@@ -12,7 +12,7 @@ use crate::disk::DiskFormat;
 use crate::flags::Inspect;
 use crate::oci::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
-use crate::progress::human_bytes;
+use crate::progress::{human_bytes, human_layers};
 use crate::source::{Home, Source};
 use crate::words::foreign;
 
@@ -248,11 +248,11 @@ impl Report {
                 text += &format!("of the image {name}{digest}\n");
             }
         }
-        text += &format!("{} in {} layers\n", human_bytes(self.size), self.layers.len());
+        text += &format!("{} in {}\n", human_bytes(self.size), human_layers(self.layers.len()));
         for GroupReport { name, layers, size, unpacked } in &self.groups {
             let unpacked = unpacked.map(|size| format!(", {} unpacked", human_bytes(size)));
-            let size = human_bytes(*size);
-            text += &format!("{name}: {size} in {layers} layers{}\n", unpacked.unwrap_or_default());
+            let (size, layers) = (human_bytes(*size), human_layers(*layers));
+            text += &format!("{name}: {size} in {layers}{}\n", unpacked.unwrap_or_default());
         }
         for layer in &self.layers {
             let name = foreign(layer.name.as_deref().unwrap_or("base"));

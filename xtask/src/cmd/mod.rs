@@ -160,6 +160,9 @@ impl Session {
             Output::Json => words::json(&serde_json::to_string_pretty(value)?),
             Output::Text => words::lines(&text()).into_owned(),
         };
+        if shown.is_empty() {
+            return Ok(());
+        }
         let mut stdout = std::io::stdout().lock();
         std::io::Write::write_all(&mut stdout, format!("{}\n", shown.trim_end()).as_bytes())
             .context("writing to standard output")

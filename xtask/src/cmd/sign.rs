@@ -119,7 +119,7 @@ pub(super) fn read_key(path: &Path) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let file = File::open(path)
         .with_context(reading)
-        .hint("name the key with '--key FILE'; 'cargo xtask sign --generate-key' makes a pair of them")?;
+        .hint("name a key that is there: 'cargo xtask sign --generate-key' makes a pair of them")?;
     file.take(MAX_KEY).read_to_string(&mut text).with_context(reading)?;
     Ok(text)
 }

@@ -260,7 +260,7 @@ fn what_is_wrong_is_told() {
     ");
     insta::assert_snapshot!(scene.failure("verify IMAGE:v1 --key ../none.pub"), @"
     error: reading the key ../none.pub: No such file or directory (os error 2)
-    hint: name the key with '--key FILE'; 'cargo xtask sign --generate-key' makes a pair of them
+    hint: name a key that is there: 'cargo xtask sign --generate-key' makes a pair of them
     ");
     insta::assert_snapshot!(scene.failure("sign IMAGE:v1 --key ../ours.pub"), @"
     error: reading the key ../ours.pub: it is a public key, and only the private one signs
