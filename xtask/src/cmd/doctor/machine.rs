@@ -80,7 +80,10 @@ pub(super) fn facts(workspace: Option<&Workspace>, session: &Session) -> Vec<Fac
 
 fn kvm(offered: Acceleration, is_there: bool) -> Fact {
     match (offered, is_there) {
-        (Acceleration::Kvm, _) => Fact::ok("kvm", "/dev/kvm can be opened; where it does not work all the same, machines are emulated"),
+        (Acceleration::Kvm, _) => Fact::ok(
+            "kvm",
+            "/dev/kvm can be opened; where it does not work all the same, machines are emulated",
+        ),
         (Acceleration::Emulation, true) => Fact::limited(
             "kvm",
             "/dev/kvm is not for this user: machines are emulated, ten times slower",
