@@ -4,12 +4,12 @@
 # in mount and PID namespaces of its own.
 #
 #   ostree.sh enter install
-# Standard input: a tar of the image's programs, TOOLS_BYTES long, and behind it the tars of the image's LAYERS,
-# each of these a word of digest, colon and bytes.
+# Standard input: a tar of the image's programs. LAYERS has a word for each of the image's layers: digest,
+# colon, and the number of the open file that is its tar.
 # Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
 #
 #   ostree.sh enter medium
-# Standard input: a tar of the image's programs, TOOLS_BYTES long.
+# Standard input: a tar of the image's programs.
 # Standard output: a tar of the medium's boot loaders, and in root/ of the installer's programs.
 #
 # What everything is called, and each number that would differ from run to run, is in the environment.
@@ -22,7 +22,7 @@ fail() { echo "E: $*"; exit 1; }
 # First, on the machine: a root in memory that holds the image's programs.
 enter() {
 	mount -t tmpfs -o "mode=0755,size=$MEMORY" tmpfs "$ROOT"
-	head -c "$TOOLS_BYTES" | tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions
+	tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions
 	mkdir -p "$ROOT/dev" "$ROOT/proc" "$ROOT/tmp" "$ROOT/work"
 	for device in null zero urandom; do
 		: >"$ROOT/dev/$device"
@@ -43,11 +43,14 @@ install() {
 	cd /work
 	export HOME=/work TMPDIR=/tmp
 	exec 3>&1 >&2
+	# A machine has more than one core, and this does not need the image.
+	prepare &
+	prepared=$!
 	deploy
 	add_accounts
-	make_boot_loader
-	partition
-	fill_esp
+	wait "$prepared"
+	mkdir sysroot/boot/grub
+	mv grub.cfg sysroot/boot/grub/
 	fill_root
 	[ ! -f boot.img ] || cat boot.img >&3
 	[ ! -f core.img ] || cat core.img >&3
@@ -79,8 +82,7 @@ deploy() {
 	for layer in $LAYERS; do
 		name=${layer%:*}
 		names="$names${names:+ }$name"
-		# The shell sees how the last program of a pipe ends.
-		head -c "${layer#*:}" | ostree --repo=$repo commit --branch="testboot/layer/$name" --tree=tar=- \
+		ostree --repo=$repo commit --branch="testboot/layer/$name" --tree="tar=/proc/self/fd/${layer#*:}" \
 			--tar-autocreate-parents --tar-pathname-filter='^etc(/|$),usr/etc\1' --timestamp=@1 >/dev/null ||
 			fail "ostree cannot commit the layer $name"
 		ostree --repo=$repo checkout --union --whiteouts --require-hardlinks "testboot/layer/$name" tree
@@ -89,7 +91,6 @@ deploy() {
 		--timestamp="@$SOURCE_DATE_EPOCH" --add-metadata-string=version="$VERSION" \
 		--add-metadata=ostree.bootable=true --add-metadata-string=testboot.config="$CONFIG" \
 		--add-metadata-string=testboot.layers="$names")
-	rm -r tree
 
 	say "deploying $commit"
 	# The arguments are words without blanks, and name no files.
@@ -195,11 +196,16 @@ add_key() {
 	chown -R "$owner" "$place/.ssh"
 }
 
+# All of the disk that is the same for every image.
+prepare() {
+	make_boot_loader
+	partition
+	fill_esp
+}
+
 # GRUB never changes: it reads the entries that ostree writes, so upgrade and rollback need no more.
 make_boot_loader() {
-	say "making the boot loader"
-	mkdir sysroot/boot/grub
-	cat >sysroot/boot/grub/grub.cfg <<-'END'
+	cat >grub.cfg <<-'END'
 		set timeout=1
 		serial --unit=0 --speed=115200
 		terminal_input console serial
@@ -224,7 +230,6 @@ make_boot_loader() {
 }
 
 partition() {
-	say "partitioning"
 	printf '%s\n' "$PARTITIONS" | sfdisk --quiet --no-reread --no-tell-kernel disk.raw
 }
 

@@ -170,7 +170,6 @@ fn run(order: &Order<'_>, inputs: Digest, script: &Script<'_>) -> Result<BTreeMa
     let values = [
         ("SOURCE_DATE_EPOCH", created.to_string()),
         ("MEMORY", (tools.content_size() / 4 * 5 + MORE).to_string()),
-        ("TOOLS_BYTES", tools.tar_size()?.to_string()),
         ("VOLUME", volume.as_str().to_owned()),
         ("ESP_SECTORS", ESP_SECTORS.to_string()),
         ("ESP_SERIAL", Layout::new(order.size, inputs).esp_serial()),

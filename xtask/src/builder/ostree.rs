@@ -47,33 +47,42 @@ const NOT_NEEDED: [&str; 7] =
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
 /// The image's programs that the script starts.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "cat",
+    "cp",
     "debugfs",
     "find",
     "grub-mkimage",
-    "head",
+    "ln",
     "mcopy",
     "mformat",
+    "mkdir",
     "mke2fs",
     "mmd",
+    "mv",
     "ostree",
     "sfdisk",
     "sh",
     "touch",
-    "ln",
-    "rm",
 ];
 /// Those that it starts for users besides.
-const ACCOUNT_PROGRAMS: [&str; 7] = ["chown", "cp", "grep", "groupadd", "sed", "useradd", "usermod"];
+const ACCOUNT_PROGRAMS: [&str; 8] = ["chmod", "chown", "grep", "groupadd", "rm", "sed", "useradd", "usermod"];
 /// Where they are, as a PATH has it.
 const PROGRAM_DIRS: [&str; 4] = ["usr/sbin/", "usr/bin/", "sbin/", "bin/"];
 
 const UNSHARE: Need =
     Need { program: "unshare", purpose: "lets the image install itself", from: Source::Debian("util-linux") };
 
+const SETPRIV: Need = Need {
+    program: "setpriv",
+    purpose: "ends what an image runs when this program is killed",
+    from: Source::Debian("util-linux"),
+};
+
 pub(super) fn needs() -> Vec<Need> {
-    subids::needs(UNSHARE)
+    let mut needs = subids::needs(UNSHARE);
+    needs.push(SETPRIV);
+    needs
 }
 
 /// All that is missing for a disk beside programs, found out before the first layer is fetched or read.
@@ -142,14 +151,21 @@ pub(super) fn install(
     room.check(order)?;
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let sizes = Sizes { memory: room.memory, tools: tools.tar_size()?, layers: layers.words() };
-    let script = Script { order, inputs, firmware: &firmware, sizes, path, accounts };
+    let handed_down = layers.handed_down().context("handing the layers down")?;
+    let script = Script {
+        order,
+        inputs,
+        firmware: &firmware,
+        memory: room.memory,
+        layers: handed_down,
+        path,
+        accounts,
+    };
     let sh = Shell::new()?;
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
     let produce = |out: &mut dyn io::Write| -> io::Result<()> {
-        layers.write_part(&tools, &mut *out).map_err(|error| hint::into_io(error.into()))?;
-        layers.write_all(out)
+        layers.write_part(&tools, out).map_err(|error| hint::into_io(error.into()))
     };
     let on_line = |line: &str| {
         if let Some(text) = line.strip_prefix("I: ") {
@@ -169,27 +185,22 @@ pub(super) fn install(
     Ok(())
 }
 
-/// How much of what the script gets, in bytes.
-struct Sizes {
-    memory: u64,
-    tools: u64,
-    /// Each layer's digest, a colon, and how long its tar is.
-    layers: String,
-}
-
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
     inputs: Digest,
     firmware: &'a Firmware,
-    sizes: Sizes,
+    /// What its root may take, in bytes.
+    memory: u64,
+    /// Each layer's digest, a colon, and the number of the file that has its tar.
+    layers: String,
     path: &'a Path,
     accounts: String,
 }
 
 impl Script<'_> {
     fn command<'a>(&self, sh: &'a Shell, mount_point: &Path) -> Result<xshell::Cmd<'a>> {
-        let Script { order, inputs, firmware, sizes, path, accounts } = self;
+        let Script { order, inputs, firmware, memory, layers, path, accounts } = self;
         let layout = Layout::new(order.size, *inputs);
         let created = order.image.created().map_or(NO_TIME, |created| created.seconds().max(NO_TIME));
         let script = order.root.join(SCRIPT);
@@ -197,9 +208,8 @@ impl Script<'_> {
             in_namespaces(sh, &script, "install", mount_point)?.env("DISK", fs::canonicalize(path)?);
         let values = [
             ("SOURCE_DATE_EPOCH", created.to_string()),
-            ("MEMORY", sizes.memory.to_string()),
-            ("TOOLS_BYTES", sizes.tools.to_string()),
-            ("LAYERS", sizes.layers.clone()),
+            ("MEMORY", memory.to_string()),
+            ("LAYERS", layers.clone()),
             ("CONFIG", order.image.config_digest.to_string()),
             ("STATEROOT", STATEROOT.to_owned()),
             ("BRANCH", BRANCH.to_owned()),
@@ -232,7 +242,8 @@ pub(super) fn in_namespaces<'a>(
     task: &str,
     mount_point: &Path,
 ) -> Result<xshell::Cmd<'a>> {
-    Ok(cmd!(sh, "unshare")
+    // Whoever started it may be killed, and cannot end it then.
+    Ok(cmd!(sh, "setpriv --pdeathsig KILL unshare")
         .args(user_namespace())
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh"])
         .arg(script)

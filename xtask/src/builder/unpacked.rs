@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::io::FdFlags;
 
 use super::LocalImage;
 use super::image::damaged;
@@ -16,6 +18,8 @@ use crate::oci::{DOCKER_LAYER_GZIP, Descriptor, Digest, MediaType};
 
 /// Buffers, in bytes.
 const BUFFER: usize = 256 << 10;
+/// A shell's script uses numbers of one digit for files of its own.
+const FIRST_NUMBER: i32 = 10;
 
 pub(super) struct Unpacked {
     layers: Vec<Layer>,
@@ -25,7 +29,6 @@ struct Layer {
     /// As it was packed.
     digest: Digest,
     tar: File,
-    size: u64,
 }
 
 /// A reader that hashes what it gives.
@@ -53,8 +56,8 @@ impl Unpacked {
             if digest != layer.digest {
                 return Err(damaged(layer));
             }
-            let size = tar.stream_position().with_context(writing)?;
-            Ok(Layer { digest, tar, size })
+            let tar = rustix::io::fcntl_dupfd_cloexec(&tar, FIRST_NUMBER).map_err(io::Error::from);
+            Ok(Layer { digest, tar: tar.with_context(writing)?.into() })
         };
         let layers = image.manifest.layers.iter().map(unpack).collect::<Result<_>>()?;
         Ok(Unpacked { layers })
@@ -77,20 +80,15 @@ impl Unpacked {
         part.write(open, BufWriter::with_capacity(BUFFER, out))
     }
 
-    /// Writes them one after the other.
-    pub(super) fn write_all(&self, out: impl Write) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(BUFFER, out);
-        for mut tar in self.layers.iter().map(|layer| &layer.tar) {
-            tar.rewind()?;
-            io::copy(&mut tar, &mut out)?;
-        }
-        out.flush()
-    }
-
-    /// A word for each: its digest in hex, a colon, and the bytes of its tar.
-    pub(super) fn words(&self) -> String {
-        let words = self.layers.iter().map(|layer| format!("{}:{}", layer.digest.hex(), layer.size));
-        words.collect::<Vec<_>>().join(" ")
+    /// A word for each: its digest in hex, a colon, and the number under which programs that are started
+    /// from now on have its tar open, so that they read it without a copy.
+    pub(super) fn handed_down(&self) -> io::Result<String> {
+        let word = |layer: &Layer| {
+            rustix::io::fcntl_setfd(&layer.tar, FdFlags::empty())?;
+            Ok(format!("{}:{}", layer.digest.hex(), layer.tar.as_raw_fd()))
+        };
+        let words = self.layers.iter().map(word).collect::<io::Result<Vec<_>>>();
+        words.map(|words| words.join(" "))
     }
 }
 

@@ -168,7 +168,6 @@ mod tests {
         let plan = plan(layers.iter().map(Cursor::new))?;
         let mut out = Vec::new();
         plan.write(|number| Ok(Cursor::new(&layers[number])), &mut out)?;
-        assert_eq!(plan.tar_size().unwrap(), out.len() as u64);
         Ok(out)
     }
 

@@ -5,28 +5,13 @@ use std::io::{self, Read, Seek, Write};
 use tar::{Builder, EntryType, Header};
 
 use super::entry::Metadata;
-use super::{BLOCK, Content, FlattenError, Node, Plan};
+use super::{Content, FlattenError, Node, Plan};
 use crate::oci::tar::header;
 
 /// A symbolic link's target that does not fit into a header. Source: POSIX, pax, "linkpath".
 const LINK_PATH: &str = "linkpath";
 
 impl Plan {
-    /// How long the tar is that [`Plan::write`] writes.
-    pub(crate) fn tar_size(&self) -> io::Result<u64> {
-        let mut counter = Counter(0);
-        let mut builder = Builder::new(&mut counter);
-        self.write_nodes(&mut builder)?;
-        let mut contents = 0;
-        for content in self.files.values() {
-            content.write(&mut builder, io::empty())?;
-            contents += content.size.next_multiple_of(BLOCK);
-        }
-        builder.finish()?;
-        drop(builder);
-        Ok(counter.0 + contents)
-    }
-
     /// Writes the tree as one tar: first the directories and symbolic links, each after its parent,
     /// then the files in the order of the layers, each followed by the other paths that it has.
     /// `open` gives the layers that [`plan`](super::plan) saw, by their number, and is asked for those alone that
@@ -122,18 +107,4 @@ pub(super) fn append(
         builder.append_pax_extensions(extensions)?;
     }
     builder.append_data(&mut header, path, content)
-}
-
-/// Counts what is written to it.
-struct Counter(u64);
-
-impl Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
