@@ -16,7 +16,7 @@ use crate::progress::Progress;
 pub(super) const PROCESS: &str = "1";
 
 /// The disk's file, in the folder that the container has as `OUTPUT_MOUNT`.
-const DISK: &str = "disk.raw";
+pub(super) const DISK: &str = "disk.raw";
 const OUTPUT_MOUNT: &str = "/output";
 /// What a disk has besides its root, in bytes: the boot partitions of bootc's, of 1 MiB and 512 MiB, and
 /// a MiB at either end. Source: bootc, crates/lib/src/install/baseline.rs.
@@ -59,7 +59,7 @@ struct Install<'a> {
 /// Installs the image on a disk in the empty folder `folder`, and gives its path.
 pub(super) fn make(order: &Order<'_>, folder: &Path, progress: &Progress) -> Result<PathBuf> {
     let podman = Podman::of_root()?;
-    podman.bring(order, progress)?;
+    let _brought = podman.bring(order, folder, progress)?;
     let path = folder.join(DISK);
     let create = || File::create(&path)?.set_len(order.size);
     create().with_context(|| format!("making {}", path.display()))?;

@@ -137,7 +137,7 @@ pub(super) fn make(order: &Order<'_>, folder: &Path, progress: &Progress) -> Res
         })
         .hint("'--builder-image' names bootc-image-builder's image, or image-builder's")?;
     generation.check_config(order, progress)?;
-    podman.bring(order, progress)?;
+    let _brought = podman.bring(order, folder, progress)?;
 
     let folder = fs::canonicalize(folder)?;
     let config = folder.join("config.toml");

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
-use super::{Builder, Order, bootc, image_builder, inputs, ostree};
+use super::{Builder, Order, bootc, image_builder, inputs, left, ostree};
 use crate::disk::{self, DiskName};
-use crate::hint::hinted;
+use crate::hint::{WithHint, hinted};
 use crate::oci::Digest;
 use crate::preflight::{Lack, Need};
 use crate::progress::{Progress, human_bytes};
@@ -143,7 +143,10 @@ fn in_folder<T>(order: &Order<'_>, work: impl FnOnce(&Path) -> Result<T>) -> Res
     let writing = || format!("writing to {}", folder.display());
     // What a killed run left goes.
     if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(writing)?;
+        left::sweep(&order.container(), &folder).context("removing what a run that was killed has left")?;
+        fs::remove_dir_all(&folder)
+            .with_context(writing)
+            .hint(format!("if it is another user's, run 'sudo rm -r {}'", folder.display()))?;
     }
     fs::create_dir(&folder).with_context(writing)?;
     let done = work(&folder);

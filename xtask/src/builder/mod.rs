@@ -14,6 +14,7 @@ mod image_builder;
 mod kept;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod layout;
+mod left;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod limits;
 mod medium;

@@ -2,21 +2,21 @@
 //! containers that leave nothing behind, however they end.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use xshell::{Cmd, Shell, cmd};
 
 use super::Order;
+use super::left::{Brought, Left};
 use crate::exec::interrupt::CleanUp;
 use crate::exec::{self, ExecError};
-use crate::hint::{self, WithHint, hinted};
+use crate::hint::{WithHint, hinted};
 use crate::oci::ImageName;
 use crate::preflight::{Need, Source};
 use crate::progress::{Progress, Step};
@@ -40,6 +40,14 @@ pub(super) const DEFAULT_STORAGE: &str = "/var/lib/containers/storage";
 const LINES_KEPT: usize = 30;
 /// How long a question may take that concerns this machine alone.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often sudo hears of us while a container runs: it forgets whoever has not used it for some
+/// minutes (sudoers(5), `timestamp_timeout`), and then nothing could end the container any more.
+const SUDO_INTERVAL: Duration = Duration::from_secs(60);
+/// Runs a program, and makes what it wrote into a folder its owner's in any case. It is one call of
+/// sudo, since the next one could ask for a password.
+const THEN_OWNED: &str =
+    r#"owner=$1 folder=$2; shift 2; "$@"; code=$?; chown --recursive "$owner" "$folder" || exit; exit $code"#;
 
 /// How a program gets to be root's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,15 +96,6 @@ pub(super) enum MountMode {
     ReadWrite,
 }
 
-/// What a container leaves on this machine, unless it has ended well.
-#[derive(Clone)]
-struct Left {
-    access: Access,
-    container: String,
-    folder: PathBuf,
-    disk: Option<PathBuf>,
-}
-
 /// What reads a program's standard output, and what sees each line of its standard error.
 type Consume<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
 type OnLine<'a> = &'a mut (dyn FnMut(&str) + Send);
@@ -116,6 +115,42 @@ impl Access {
         match self {
             Access::Root => cmd!(sh, "{program}"),
             Access::Sudo => cmd!(sh, "sudo -n {program}"),
+        }
+    }
+
+    /// Does some work, however long it takes, after which this is no less root's than before.
+    fn kept<T>(self, work: impl FnOnce() -> T) -> T {
+        match self {
+            Access::Root => work(),
+            Access::Sudo => std::thread::scope(|scope| {
+                let (working, done) = mpsc::channel::<()>();
+                scope.spawn(move || {
+                    let renew = || {
+                        let sh = Shell::new().ok()?;
+                        // Where it cannot be kept, what is written is kept all the same.
+                        exec::run(cmd!(sh, "sudo -n --validate")).ok()
+                    };
+                    renew();
+                    while done.recv_timeout(SUDO_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                        renew();
+                    }
+                });
+                let result = work();
+                drop(working);
+                result
+            }),
+        }
+    }
+
+    /// podman with a command, after which what it wrote into `folder` is this user's.
+    fn podman_into<'a>(self, sh: &'a Shell, folder: &Path) -> Cmd<'a> {
+        match self {
+            Access::Root => self.command(sh, PODMAN.program),
+            Access::Sudo => {
+                let (user, group) = owner();
+                let command = self.command(sh, "sh").args(["-c", THEN_OWNED, "sh"]);
+                command.arg(format!("{user}:{group}")).arg(folder).arg(PODMAN.program)
+            }
         }
     }
 }
@@ -179,10 +214,18 @@ impl Podman {
         Ok(answer.status.success() && answer.stdout.trim_end() == order.image.config_digest.hex())
     }
 
-    /// Brings the image into the storage, under the name that a host upgrades from.
-    pub(super) fn bring(&self, order: &Order<'_>, progress: &Progress) -> Result<()> {
+    /// Whether anything in the storage has this name.
+    fn has_name(&self, name: &str) -> Result<bool> {
+        let sh = Shell::new()?;
+        let inspect = self.command(&sh).args(["image", "inspect", "--format", "{{.Id}}", name]);
+        Ok(exec::ask(inspect, "", PATIENCE)?.status.success())
+    }
+
+    /// Brings the image into the storage, under the name that a host upgrades from, for as long as what
+    /// this returns is there; `folder` tells the next run of it. What was there before stays.
+    pub(super) fn bring(&self, order: &Order<'_>, folder: &Path, progress: &Progress) -> Result<Brought> {
         if self.has(order)? {
-            return Ok(());
+            return Ok(Brought::nothing());
         }
         let sh = Shell::new()?;
         let target = order.upgrades_from.to_string();
@@ -201,6 +244,14 @@ impl Podman {
                 self.command(&sh).arg("pull").args(tls_verify).arg(&source)
             }
         };
+        let names: Vec<String> = [Some(target.clone()), pulled.clone()].into_iter().flatten().collect();
+        let mut new = Vec::new();
+        for name in names {
+            if !self.has_name(&name)? {
+                new.push(name);
+            }
+        }
+        let brought = Brought::names(new, self.access, (folder, progress))?;
         let step = progress.step(format!("bringing {} into podman's storage", order.image.name));
         talk(command, &step, |command, consume, on_line| exec::stream(command, consume, on_line))
             .with_context(|| format!("bringing {} into podman's storage", order.image.name))?;
@@ -212,7 +263,7 @@ impl Podman {
             return Err(hinted(error, "its tag has moved meanwhile: run the command again"));
         }
         step.done(format!("brought {target} into podman's storage"));
-        Ok(())
+        Ok(brought)
     }
 
     /// What an image's entry point says to `arguments`. A newer image is fetched before.
@@ -239,92 +290,31 @@ impl Podman {
             folder: folder.to_owned(),
             disk: container.attaches.map(Path::to_owned),
         };
-        // That of a run that was killed.
+        left.mark()?;
+        // Where a run was killed that wrote elsewhere.
         left.remove_container()?;
         let is_done = Arc::new(AtomicBool::new(false));
         let _clean_up = CleanUp::afterwards({
             let (left, is_done, progress) = (left.clone(), is_done.clone(), progress.clone());
-            move || {
-                if !is_done.load(Ordering::SeqCst) {
-                    left.clean_up(&progress);
-                }
+            move || match is_done.load(Ordering::SeqCst) {
+                true => left.release(&progress),
+                false => left.clean_up(&progress),
             }
         });
         let sh = Shell::new()?;
         // No registry takes part, so a file of logins that is not there must not stop it.
-        let run = self.command(&sh).args(container.arguments());
-        let run = run.env_remove("REGISTRY_AUTH_FILE").env_remove("DOCKER_CONFIG");
-        talk(run, step, |run, consume, on_line| {
+        let command = self.access.podman_into(&sh, folder).args(container.arguments());
+        let command = command.env_remove("REGISTRY_AUTH_FILE").env_remove("DOCKER_CONFIG");
+        let run = |run, consume: Consume<'_>, on_line: OnLine<'_>| {
             // Where it fails, it is called again, and the clean-up says why.
             exec::stream_until(run, consume, on_line, || {
                 left.remove_container().ok();
             })
-        })?;
-        left.own_folder()?;
-        left.release_disk()?;
+        };
+        self.access.kept(|| talk(command, step, run))?;
         is_done.store(true, Ordering::SeqCst);
         Ok(())
     }
-}
-
-impl Left {
-    /// Puts all of it in order, as far as that goes.
-    fn clean_up(&self, progress: &Progress) {
-        for done in [self.remove_container(), self.own_folder(), self.release_disk()] {
-            if let Err(error) = done {
-                let hints: String = hint::hints(&error).map(|hint| format!("\nhint: {hint}")).collect();
-                progress.warn(format!("what a builder has left is still there: {error:#}{hints}"));
-            }
-        }
-    }
-
-    fn remove_container(&self) -> Result<()> {
-        let sh = Shell::new()?;
-        let name = &self.container;
-        let remove = self.access.command(&sh, PODMAN.program).args(["rm", "--force", "--ignore", name]);
-        exec::clean_up(remove).map(drop).hint(format!("run 'sudo podman rm --force {name}'"))
-    }
-
-    /// Makes what the container wrote this user's own.
-    fn own_folder(&self) -> Result<()> {
-        match self.access {
-            Access::Root => Ok(()),
-            Access::Sudo => {
-                let sh = Shell::new()?;
-                let (user, group) = owner();
-                let chown =
-                    self.access.command(&sh, "chown").args(["--recursive", &format!("{user}:{group}")]);
-                let hint = format!("run 'sudo rm -r {}'", self.folder.display());
-                exec::clean_up(chown.arg(&self.folder)).map(drop).hint(hint)
-            }
-        }
-    }
-
-    /// Lets go of the loop devices that still have the disk, which the container has mounted.
-    fn release_disk(&self) -> Result<()> {
-        let Some(disk) = &self.disk else { return Ok(()) };
-        let sh = Shell::new()?;
-        let metadata = fs::metadata(disk).with_context(|| format!("looking at {}", disk.display()))?;
-        let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let losetup = || self.access.command(&sh, LOSETUP.program);
-        let list = ["--list", "--noheadings", "--output", "NAME,BACK-INO,BACK-MAJ:MIN"];
-        let text = exec::clean_up(losetup().args(list))?;
-        for name in loop_devices(&text, metadata.ino(), device) {
-            let hint = format!("run 'sudo losetup --detach {name}'");
-            exec::clean_up(losetup().args(["--detach", name])).hint(hint)?;
-        }
-        Ok(())
-    }
-}
-
-/// The loop devices in `losetup`'s table whose file is this one.
-fn loop_devices(table: &str, inode: u64, (major, minor): (u32, u32)) -> impl Iterator<Item = &str> {
-    let file = [inode.to_string(), format!("{major}:{minor}")];
-    table.lines().filter_map(move |line| {
-        let mut fields = line.split_whitespace();
-        let name = fields.next()?;
-        fields.eq(file.iter().map(String::as_str)).then_some(name)
-    })
 }
 
 /// Who gets what a container writes.
@@ -395,13 +385,6 @@ fn remedy(text: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_loop_device_is_told_by_its_file() {
-        let table = "/dev/loop0  12 254:0  \n/dev/loop1  12 254:1  \n/dev/loop2 \n/dev/loop10 12 254:0  \n";
-        assert_eq!(loop_devices(table, 12, (254, 0)).collect::<Vec<_>>(), ["/dev/loop0", "/dev/loop10"]);
-        assert_eq!(loop_devices(table, 1, (254, 0)).count(), 0);
-    }
 
     #[test]
     fn failures_have_hints() {

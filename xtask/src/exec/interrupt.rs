@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The process groups that run now.
 static RUNNING: Mutex<BTreeMap<u32, Manner>> = Mutex::new(BTreeMap::new());
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// What has to be done before this process ends.
-static CLEAN_UP: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+/// What has to be done before this process ends, the last thing first.
+static CLEAN_UP: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
 
 /// What an interrupt means to a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) enum Manner {
 }
 
 /// Does what has to be done after some work, however that ends: when this is dropped, or when an
-/// interrupt ends the process. There is one at a time.
+/// interrupt ends the process. One that begins within another ends within it.
 pub(crate) struct CleanUp(());
 
 /// Makes Ctrl-C, SIGTERM and the end of the terminal end the programs that run, then this process,
@@ -73,7 +73,7 @@ pub(crate) fn end_on_interrupt() -> Result<()> {
 
 /// Ends this process as one that was interrupted, once everything is cleaned up.
 pub(crate) fn exit_interrupted() -> ! {
-    clean_up();
+    while clean_up() {}
     end()
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn interrupted() -> bool {
 
 impl CleanUp {
     pub(crate) fn afterwards(work: impl FnOnce() + Send + 'static) -> CleanUp {
-        *CLEAN_UP.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(work));
+        CLEAN_UP.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(work));
         CleanUp(())
     }
 }
@@ -100,12 +100,16 @@ impl Drop for CleanUp {
     }
 }
 
-/// Held while it is done, so that whoever comes second waits for the first.
-fn clean_up() {
-    let mut work = CLEAN_UP.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(work) = work.take() {
+/// Does one thing, if there is one left. Held while it is done, so that whoever comes second waits for
+/// the first.
+fn clean_up() -> bool {
+    let mut left = CLEAN_UP.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = left.pop();
+    let was_left = work.is_some();
+    if let Some(work) = work {
         work();
     }
+    was_left
 }
 
 impl Manner {

@@ -22,6 +22,15 @@ use crate::testing::{Registry, program};
 const SETTINGS: &str =
     "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
 
+/// Stands in for sudo, which knows the user until there is a file: what it starts has no more rights.
+const SUDO: &str = r#"#!/bin/sh
+[ "$1" = -n ] && [ ! -e "$0.expired" ] || { echo "sudo: a password is required" >&2; exit 1; }
+echo "$2" >>"$0.calls"
+[ "$2" != --validate ] || exit 0
+shift
+exec "$@"
+"#;
+
 /// A workspace, an image in a registry, and podman's stand-in.
 struct Stage {
     workspace: Workspace,
@@ -94,6 +103,26 @@ impl Stage {
         calls.lines().map(|call| call.split(' ').next().unwrap().to_owned()).collect()
     }
 
+    /// Whether podman's storage has the image.
+    fn has_image(&self) -> bool {
+        self.workspace.path("../podman/state/images").join(self.image.replace('/', "_")).exists()
+    }
+
+    /// An ordinary user's way to root, whose files only `chown` can change.
+    fn with_sudo(&self) {
+        self.workspace.write("../podman/sudo", SUDO);
+        judge("chmod", &format!("-R a+rwx {}", self.workspace.path("../podman").display()));
+        let chown = self.workspace.path("../podman/chown");
+        judge("install", &format!("-m4755 {} {}", program("chown").display(), chown.display()));
+    }
+
+    fn disk_as_nobody(&self, arguments: &str) -> Command {
+        let disk = format!("disk {arguments} --from {} --size 1GiB --output target/disks", self.image);
+        let mut command = as_nobody(&self.workspace, &disk);
+        command.env("PATH", self.path());
+        command
+    }
+
     fn kept(&self) -> Vec<String> {
         names(&self.workspace.path("target/xtask/raw"))
     }
@@ -118,8 +147,9 @@ fn both_generations_of_the_builder_make_a_disk() {
         let report: Value = serde_json::from_str(&run.stdout).unwrap();
         assert_eq!(report["outputs"][0]["virtual_size"], 1 << 30);
         // Nothing slow comes before what can be told at once, and the image before its container.
-        let order = ["info", "image", "info", "run", "image", "pull", "image", "rm", "run"];
+        let order = ["info", "image", "info", "run", "image", "image", "pull", "image", "rm", "run", "image"];
         assert_eq!(stage.calls(), order);
+        assert!(!stage.has_image());
         // A log shows what the builder says, on both of its outputs.
         for line in ["\nBuilding manifest-raw.json\n", "\norg.osbuild.bootc.install-to-filesystem: "] {
             assert!(run.stderr.contains(line), "{line}: {}", run.stderr);
@@ -152,8 +182,7 @@ fn both_generations_of_the_builder_make_a_disk() {
         stage.calls();
         workspace.write("configs/builder/config.toml", "[customizations.kernel]\nappend = \"quiet\"\n");
         assert_ne!(stage.ok(&again).stdout, run.stdout);
-        // The image was in podman's storage already.
-        assert_eq!(stage.calls(), ["info", "image", "info", "run", "image", "rm", "run"]);
+        assert_eq!(stage.calls(), order);
         assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
     }
 }
@@ -432,6 +461,10 @@ fn an_interrupt_ends_the_container() {
     }
     assert!(!stage.workspace.path("../disks").exists());
     // What a killed run left, container included, goes with the next.
+    assert!(stage.has_image());
+    // Whichever builder that has, and whatever becomes of it.
+    stage.failure("qcow2 --builder ostree");
+    assert_eq!((names(&containers), stage.kept(), stage.has_image()), (vec![], vec![], false));
     stage.set_mode("well");
     stage.ok("qcow2");
     assert_eq!((names(&containers).len(), stage.kept().len()), (0, 1));
@@ -450,26 +483,84 @@ fn as_nobody(workspace: &Workspace, arguments: &str) -> Command {
     command
 }
 
-/// sudo is a stand-in as well: what it starts has no more rights than the user.
+#[test]
+fn an_image_that_was_in_the_storage_stays_there() {
+    let stage = Stage::new();
+    let podman = stage.workspace.path("../podman/podman");
+    judge(podman.to_str().unwrap(), &format!("pull --tls-verify=false {}", stage.image));
+    stage.ok("qcow2");
+    assert!(stage.has_image());
+    assert!(!stage.calls()[1..].contains(&"pull".to_owned()));
+}
+
 #[test]
 fn an_ordinary_user_goes_by_sudo() {
     let stage = Stage::new();
     let workspace = &stage.workspace;
-    workspace.write(
-        "../podman/sudo",
-        "#!/bin/sh\n[ \"$1\" = -n ] || exit 1\necho \"$2\" >>\"$0.calls\"\nshift\nexec \"$@\"\n",
-    );
-    judge("chmod", &format!("-R a+rwx {}", workspace.path("../podman").display()));
-    let disk = format!("disk raw --from {} --size 1GiB --output target/disks", stage.image);
-    let mut command = as_nobody(workspace, &disk);
-    command.env("PATH", stage.path());
-    let run = Run::new(command.output().unwrap());
+    stage.with_sudo();
+    let run = Run::new(stage.disk_as_nobody("raw").output().unwrap());
     assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
     let calls = fs::read_to_string(workspace.path("../podman/state/calls")).unwrap();
     assert!(calls.contains(" --chown 65534:65534 "), "{calls}");
     let by_sudo = fs::read_to_string(workspace.path("../podman/sudo.calls")).unwrap();
-    assert_eq!(by_sudo.lines().filter(|program| *program == "podman").count(), calls.lines().count());
-    assert!(by_sudo.ends_with("podman\nchown\n"), "{by_sudo}");
+    // The one that takes long is called by a shell, while sudo is reminded of the user.
+    let count = |name: &str| by_sudo.lines().filter(|program| *program == name).count();
+    assert_eq!((count("podman") + 1, count("sh")), (calls.lines().count(), 1), "{by_sudo}");
+    assert!(count("--validate") >= 1, "{by_sudo}");
+}
+
+/// A builder takes longer than sudo remembers its user.
+#[test]
+fn a_disk_that_is_made_is_not_lost_for_want_of_a_password() {
+    for builder in
+        ["quay.io/centos-bootc/bootc-image-builder:latest", "ghcr.io/osbuild/image-builder-cli:latest"]
+    {
+        let stage = Stage::new();
+        stage.with_sudo();
+        stage.set_mode("late");
+        let run = Run::new(stage.disk_as_nobody(&format!("raw --builder-image {builder}")).output().unwrap());
+        assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+        judge("sfdisk", &format!("--verify {}", stage.workspace.path("target/disks/os-t.raw").display()));
+        // What is left is told.
+        let hint = format!("hint: run 'sudo podman image rm {}'", stage.image);
+        assert!(run.stderr.contains(&hint), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn an_ordinary_user_removes_what_root_wrote_for_a_killed_run() {
+    let stage = Stage::new();
+    let workspace = &stage.workspace;
+    stage.with_sudo();
+    stage.set_mode("slow");
+    // Whoever makes such a command lets everybody write to what is there by then.
+    let [first, expired, second, third] = [(); 4].map(|()| stage.disk_as_nobody("qcow2"));
+    let disk = |mut command: Command| Run::new(command.output().unwrap());
+    let mut child = start(first);
+    let unfinished = workspace.path("target/xtask/raw/.unfinished");
+    wait_until("the builder's start", || unfinished.join("image/disk.raw").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    judge("chown", &format!("-R 0:0 {}", unfinished.join("image").display()));
+    let containers = workspace.path("../podman/state/containers");
+    stage.set_mode("well");
+    workspace.write("../podman/sudo.expired", "");
+    let error = disk(expired).failure();
+    assert!(error.contains("hint: run 'sudo -v' before"), "{error}");
+    assert!(unfinished.join("image/disk.raw").exists());
+    fs::remove_file(workspace.path("../podman/sudo.expired")).unwrap();
+    let run = disk(second);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!((names(&containers), stage.has_image(), unfinished.exists()), (vec![], false, false));
+
+    // Where no container did it, root's own run did.
+    fs::create_dir_all(unfinished.join("image")).unwrap();
+    fs::write(unfinished.join("image/disk.raw"), "").unwrap();
+    judge("chmod", &format!("755 {}", unfinished.join("image").display()));
+    let folder = unfinished.canonicalize().unwrap();
+    workspace.write("configs/builder/config.toml", "");
+    let error = disk(third).failure();
+    assert!(error.contains(&format!("run 'sudo rm -r {}'", folder.display())), "{error}");
 }
 
 /// An ordinary user on a machine without an engine, and an image that fits nowhere.
@@ -572,10 +663,11 @@ fn the_first_release_on_a_base_in_a_registry_has_disks() {
     assert_eq!(report["signed"], json!([report["packed"][0]["digest"], report["digest"]]));
     workspace.ok(&format!("verify {image}:debian-13-qcow2-v1 --key ../a.pub"));
     workspace.ok(&format!("verify {image}:debian-13-latest --key ../a.pub"));
-    // A host of the disk follows what moves.
-    let installed = names(&workspace.path("../podman/state/images"));
-    let follows = format!("{image}:debian-13-latest").replace('/', "_");
-    assert!(installed.contains(&follows), "{installed:?}");
+    // A host of the disk follows what moves. In the storage there is nothing of it any more.
+    let calls = fs::read_to_string(workspace.path("../podman/state/calls")).unwrap();
+    assert!(calls.contains(&format!(" --progress verbose {image}:debian-13-latest\n")), "{calls}");
+    let left = names(&workspace.path("../podman/state/images"));
+    assert!(!left.iter().any(|name| name.contains("me_new")), "{left:?}");
 }
 
 /// `dist` makes an image anywhere; it makes no disks where its builder cannot run.
@@ -689,9 +781,12 @@ fn an_image_installs_itself_in_real_podman() {
     assert_snapshot!(seen(&raw), @r#" --generic-image --via-loopback --skip-fetch-check <console=tty0><a=b,c>"#);
     assert_eq!(fs::metadata(&raw).unwrap().uid(), rustix::process::geteuid().as_raw());
     // A host looks for the next version where the project's images are.
-    let mut command = engine(Command::new(program("podman")));
-    let listed = command.args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().unwrap();
-    assert_eq!(String::from_utf8(listed.stdout).unwrap(), "registry.example/os:t\n");
+    assert!(run.stderr.contains("\nbrought registry.example/os:t into podman's storage\n"), "{}", run.stderr);
+    let images = || {
+        let mut command = engine(Command::new(program("podman")));
+        String::from_utf8(command.args(["images", "--all", "--quiet"]).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(images(), "");
 
     let before = fingerprint(&workspace.path("../disks"));
     let kept = || names(&workspace.path("target/xtask/raw"));
@@ -713,6 +808,17 @@ fn an_image_installs_itself_in_real_podman() {
         assert_eq!((loop_devices(inode), containers()), (0, String::new()));
     }
     assert_eq!((fingerprint(&workspace.path("../disks")), kept().len()), (before, 1));
+
+    let mut child = start(disk(""));
+    wait_until("the mount", || unfinished.join("attached").exists());
+    let inode = fs::metadata(unfinished.join("disk.raw")).unwrap().ino();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(loop_devices(inode), 2);
+    configure("console=tty0");
+    let run = Run::new(disk("").output().unwrap());
+    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
+    assert_eq!((loop_devices(inode), containers(), images()), (0, String::new(), String::new()));
 }
 
 #[test]
