@@ -3,12 +3,13 @@
 //! one boots in boot.rs.
 
 use std::fs;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
 use crate::harness::{Layout, MANIFEST, REF_NAME, Workspace, host_architecture, judge, sha256, skopeo_push};
 use crate::root::{Root, root};
-use crate::testing::{Login, Registry};
+use crate::testing::{Fault, FaultProxy, Login, Registry, answer};
 
 /// Says what is deployed as the file `status` has it, and notes what it is told to do.
 const OSTREE: &str = r#"#!/bin/sh
@@ -272,6 +273,23 @@ fn refuses(host: &Host, layout: &Layout, image: &str) {
             "testboot: http://{other} is not made for a host like this: it has no label bootc-testboot.builder=ostree"
         )
     );
+    // A token that is lines for curl, which root runs.
+    let (realm, planted) = (Arc::new(OnceLock::new()), "/stand-in/planted");
+    let own = realm.clone();
+    let evil = FaultProxy::alone(move |seen| {
+        let address: &String = own.get().unwrap();
+        let token = format!("x\"\nurl = \"http://{address}/planted\"\noutput = \"{planted}");
+        let challenge = format!("Bearer realm=\"http://{address}/token\",service=\"x\"");
+        Fault::Answer(match seen.path() {
+            "/token" => answer("200 OK", &[], json!({"token": token}).to_string().as_bytes()),
+            _ => answer("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"{}"),
+        })
+    });
+    realm.set(evil.address().to_owned()).unwrap();
+    let error = host.fails(&format!("switch http://{}/me/os:t", evil.address()));
+    assert_eq!(evil.count("GET", "/planted"), 0);
+    assert!(!host.root.run(&format!("test -e {planted}"), "").status.success());
+    assert!(error.contains(&format!("no token from http://{}/token", evil.address())), "{error}");
     // The same size, other bytes.
     let hex = bad[0].strip_prefix("sha256:").unwrap();
     let blob = registry.blob_path(hex);
