@@ -69,8 +69,9 @@ pub(crate) fn run(flags: &Export, session: &Session) -> Result<()> {
         return Err(anyhow!("{} is there", path.display()))
             .hint("name another file with '-o FILE', or add '--force' to replace it");
     }
-    let (sha256, size) =
-        release.write(&path, replace, session).with_context(|| format!("exporting {name}"))?;
+    let (sha256, size) = release
+        .write(&path, replace, session)
+        .with_context(|| format!("exporting {name} into {}", path.display()))?;
     session.progress.line(format!(
         "{}: {} in {} images",
         path.display(),

@@ -83,7 +83,9 @@ impl<'a> Beside<'a> {
             return Err(anyhow!("it has {} signatures, which nobody needs", entries.len()))
                 .hint(format!("remove that tag, and sign anew: {MAX_SIGNATURES} are read"));
         }
-        let found = entries.into_iter().map(|entry| {
+        // What is larger is none that anybody's key has to be tried on.
+        let entries = entries.into_iter().filter(|entry| entry.payload.size <= MAX_PAYLOAD);
+        let found = entries.map(|entry| {
             let payload = self.registry.blob(&self.place, &entry.payload, MAX_PAYLOAD)?;
             Ok(Found { payload, signature: entry.signature })
         });

@@ -1,11 +1,12 @@
 //! Releases as files: skopeo reads them, and a registry gets back all of what was exported.
 
-use std::fs;
+use std::fs::{self, File};
+use std::process::Command;
 
 use insta::assert_snapshot;
 
-use crate::harness::{Workspace, judge, skopeo_push};
-use crate::testing::Registry;
+use crate::harness::{Run, Workspace, judge, skopeo_push};
+use crate::testing::{Registry, program};
 
 /// A workspace and a registry with the release `debian-13-v1`, a disk of it, and a signature.
 fn released() -> (Workspace, Registry, String) {
@@ -153,6 +154,40 @@ fn a_bases_day_stays() {
     workspace.ok(&format!("export {} -o ../moves.tar", at("me/os", "base-debian-13")));
     workspace.ok(&format!("import ../moves.tar --to {}/their/os", registry.address()));
     assert_eq!(digest(&at("their/os", "base-debian-13")), digest(&at("me/os", "base-debian-13")));
+}
+
+#[test]
+fn what_cannot_be_written_leaves_the_file_that_was_there() {
+    let workspace = Workspace::with_standin();
+    fs::create_dir(workspace.path("../full")).unwrap();
+    // In a mount namespace of its own, the small disk is gone when the shell ends.
+    let script = format!(
+        "set -eu
+        mount -t tmpfs -o size=4k tmpfs ../full
+        echo old > ../full/x.tar
+        code=0
+        {} export oci:../standin:t -o ../full/x.tar --force || code=$?
+        test \"$(ls -A ../full) $(cat ../full/x.tar)\" = 'x.tar old'
+        exit $code",
+        env!("CARGO_BIN_EXE_xtask")
+    );
+    let mut unshare = Command::new(program("unshare"));
+    unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+    workspace.prepare(unshare.args(["sh", "-c", &script]));
+    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"
+    error: exporting oci:../standin:t into ../full/x.tar: No space left on device (os error 28)
+    hint: free some space: 'df -h' shows where it went, and 'rm -r target/dist' frees what can be made again
+    ");
+
+    let lock = File::open(workspace.path("../full")).unwrap();
+    lock.lock().unwrap();
+    assert_snapshot!(workspace.failure("export oci:../standin:t -o ../full/x.tar"), @"
+    error: exporting oci:../standin:t into ../full/x.tar: another run is writing to ../full
+    hint: wait for it, or write elsewhere with '--output DIR'
+    ");
+    assert_eq!(fs::read_dir(workspace.path("../full")).unwrap().count(), 0);
+    drop(lock);
+    workspace.ok("export oci:../standin:t -o ../full/x.tar");
 }
 
 #[test]

@@ -124,6 +124,47 @@ fn a_pull_that_is_killed_at_any_time_is_made_again() {
 }
 
 #[test]
+fn an_export_and_an_import_that_are_killed_are_made_again() {
+    let workspace = with_disks("raw", 64);
+    workspace.ok(&format!("pack {RAW} --to oci:../out:t"));
+    let export = "export oci:../out:t -o ../archives/release.tar";
+    fs::create_dir(workspace.path("../archives")).unwrap();
+    let mut moments = Moments::within("export", || {
+        workspace.ok(export);
+    });
+    let archive = workspace.path("../archives/release.tar");
+    let fresh = fs::read(&archive).unwrap();
+    for _ in 0..KILLS {
+        fs::remove_file(&archive).ok();
+        kill_at(workspace.command(export), moments.next());
+        assert!(!archive.exists() || fs::read(&archive).unwrap() == fresh);
+    }
+    fs::remove_file(&archive).ok();
+    workspace.ok(export);
+    assert!(fs::read(&archive).unwrap() == fresh);
+    assert_eq!(names(&workspace.path("../archives")), ["release.tar"], "nothing is left over");
+
+    let registry = Registry::docker();
+    let import =
+        |number: usize| format!("import ../archives/release.tar --to {}/me/os{number}", registry.address());
+    let at = |number: usize| format!("{}/me/os{number}:t", registry.address());
+    let mut moments = Moments::within("import", || {
+        workspace.ok(&import(KILLS));
+    });
+    let digest = judge("crane", &format!("digest {}", at(KILLS)));
+    for number in 0..KILLS {
+        kill_at(workspace.command(&import(number)), moments.next());
+        let named = Command::new(program("crane")).args(["digest", &at(number)]).output().unwrap();
+        if named.status.success() {
+            assert_eq!(String::from_utf8(named.stdout).unwrap(), digest);
+        }
+        workspace.ok(&import(number));
+        assert_eq!(judge("crane", &format!("digest {}", at(number))), digest);
+    }
+    assert_exported(&at(0), &workspace.path(RAW));
+}
+
+#[test]
 fn a_push_that_was_killed_goes_on_in_the_next_run() {
     let workspace = with_disks("raw", 512);
     let registry = Registry::distribution();

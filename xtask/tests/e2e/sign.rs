@@ -305,6 +305,14 @@ fn what_is_wrong_is_told() {
     ");
     assert_eq!(scene.ok(&format!("verify {to}:v1 --key ../ours.pub --signed-for {from}")), digest);
 
+    // What is larger than any signature's payload is no obstacle: it is neither fetched nor taken away.
+    scene.push("plain", "large");
+    let large = scene.digest("large");
+    scene.put_signature(&large, &[b'x'; 300_000], "AAAA");
+    scene.ok("sign IMAGE:large --key ../ours.key");
+    assert_eq!(scene.ok("verify IMAGE:large --key ../ours.pub"), large);
+    assert_eq!(scene.signatures(&large)["layers"].as_array().unwrap().len(), 2);
+
     // What was signed, changed: as another blob, and as the same one.
     let layer = scene.signatures(&digest)["layers"][0].clone();
     let hex = layer["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
