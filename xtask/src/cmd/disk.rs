@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::record::{self, Overwrite};
 use super::{Session, disks, dist};
-use crate::builder::{Builder, Configs, LocalImage};
+use crate::builder::{Configs, LocalImage};
 use crate::disk::{self, DiskError, DiskFormat, DiskName, Options, Qcow2Compression, Target, Template};
 use crate::flags::{Compose, Disk, DiskBuilder, DiskSource};
 use crate::hint::{WithHint, hinted};
@@ -115,26 +115,10 @@ pub(super) fn default(flags: &Compose, builder: &DiskBuilder, session: &Session)
     let image_name = dist::image(flags, session)?;
     let registry = session.registry()?;
     let image = LocalImage::open(&image_name, &registry)?;
-    let format = DiskFormat::Qcow2;
-    let options = options(disks::name(&image_name)?, &[format], Qcow2Compression::Zstd, session)?;
-    let folder = folder(session);
-    let request = disks::Request {
-        name: &image_name,
-        repository: flags.image.as_ref(),
-        image: &image,
-        registry: &registry,
-        builder: Builder::choose(&image, builder.builder, &image_name)?,
-        builder_image: &builder.builder_image,
-        size: disks::Size::Usual(session.workspace()?.settings.disk_size),
-        ssh_key: None,
-        formats: &[format],
-        options: &options,
-        folder: &folder,
-        overwrite: Overwrite::Known,
-        kept: &session.cache("raw"),
-    };
+    let subject = disks::Subject::new(&image_name, &image, flags, builder)?;
+    let request = disks::Request::usual(subject, &[DiskFormat::Qcow2], None, (&registry, session))?;
     disks::make(&request, session)?;
-    Ok(folder.join(options.name.file(format)))
+    Ok(request.path(DiskFormat::Qcow2))
 }
 
 fn of_image(
@@ -146,25 +130,15 @@ fn of_image(
 ) -> Result<Report> {
     let registry = session.registry()?;
     let image = LocalImage::open(image_name, &registry)?;
-    let name = flags.name.clone().map_or_else(|| disks::name(image_name), Ok)?;
-    let request = disks::Request {
-        name: image_name,
-        repository: flags.compose.image.as_ref(),
-        image: &image,
-        registry: &registry,
-        builder: Builder::choose(&image, flags.builder.builder, image_name)?,
-        builder_image: &flags.builder.builder_image,
-        size: match flags.size {
-            Some(size) => disks::Size::Asked(size),
-            None => disks::Size::Usual(session.workspace()?.settings.disk_size),
-        },
-        ssh_key: flags.ssh_key.as_deref(),
-        formats,
-        options: &options(name, formats, flags.qcow2_compression, session)?,
-        folder,
-        overwrite: Overwrite::new(flags.force),
-        kept: &session.cache("raw"),
-    };
+    let subject = disks::Subject::new(image_name, &image, &flags.compose, &flags.builder)?;
+    let mut request = disks::Request::usual(subject, formats, flags.name.as_ref(), (&registry, session))?;
+    if let Some(size) = flags.size {
+        request.size = disks::Size::Asked(size);
+    }
+    request.ssh_key = flags.ssh_key.as_deref();
+    request.options.qcow2_compression = flags.qcow2_compression;
+    request.folder = folder.to_owned();
+    request.overwrite = Overwrite::new(flags.force);
     Ok(Report { outputs: disks::make(&request, session)? })
 }
 

@@ -9,7 +9,8 @@ use super::disk::{self, OutputReport};
 use super::record::{self, Overwrite};
 use super::{Session, installer};
 use crate::builder::{self, Builder, Config, Configs, LocalImage, Order, Product};
-use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Template};
+use crate::disk::{DiskFormat, DiskName, DiskSize, Options, Qcow2Compression, Template};
+use crate::flags::{Compose, DiskBuilder};
 use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::registry::Client;
@@ -19,25 +20,31 @@ use crate::workspace::settings::Repository;
 /// Changes when the same raw becomes other bytes in any format.
 const PROCESS: &str = "1";
 
+/// An image that disks are made of, and who makes them.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    name: &'a ImageName,
+    image: &'a LocalImage,
+    pub(super) builder: Builder,
+    builder_image: &'a Reference,
+    /// The one that stands in for the project's.
+    repository: Option<&'a Repository>,
+}
+
 /// Disks of one image.
 pub(super) struct Request<'a> {
-    pub(super) name: &'a ImageName,
-    /// The one that stands in for the project's.
-    pub(super) repository: Option<&'a Repository>,
-    pub(super) image: &'a LocalImage,
-    pub(super) registry: &'a Client,
-    pub(super) builder: Builder,
-    pub(super) builder_image: &'a Reference,
+    subject: Subject<'a>,
+    registry: &'a Client,
+    formats: &'a [DiskFormat],
     pub(super) size: Size,
     /// A file with public keys, which may log in.
     pub(super) ssh_key: Option<&'a Path>,
-    pub(super) formats: &'a [DiskFormat],
-    pub(super) options: &'a Options,
+    pub(super) options: Options,
     /// Where the disks go.
-    pub(super) folder: &'a Path,
+    pub(super) folder: PathBuf,
     pub(super) overwrite: Overwrite,
     /// Where raw disks are kept.
-    pub(super) kept: &'a Path,
+    kept: PathBuf,
 }
 
 /// How large a disk is to be.
@@ -75,12 +82,12 @@ struct Raws<'a> {
 /// Makes what is not there: a raw for each group of formats that are made with the same, and all of its
 /// formats in one pass; and an installer, where the builder makes that by itself.
 pub(super) fn make(request: &Request<'_>, session: &Session) -> Result<Vec<OutputReport>> {
-    let Request { formats, options, .. } = request;
+    let Request { subject, formats, options, .. } = request;
     // Before anything slow.
     request.overwrite.check(formats.iter().map(|format| request.path(*format)), session)?;
     let configs = Configs::read(&session.root, request.ssh_key)?;
     let fetched = session.cache("fetched");
-    let upgrades_from = upgrades_from(request.name, request.repository, session)?;
+    let upgrades_from = upgrades_from(subject.name, subject.repository, session)?;
     let raws = Raws { request, session, fetched, upgrades_from };
     let variants = raws.variants(&configs)?;
     // What is kept is what any format of this image can be made from.
@@ -160,7 +167,7 @@ impl Raws<'_> {
     /// All formats, in groups that are made with the same; those alone that can be made of what is
     /// asked for.
     fn variants(&self, configs: &Configs) -> Result<Vec<Variant>> {
-        let Request { builder, formats, size, .. } = *self.request;
+        let Request { subject: Subject { builder, .. }, formats, size, .. } = *self.request;
         let mut variants: Vec<Variant> = Vec::new();
         for format in DiskFormat::ALL {
             let product = builder.product_for(format);
@@ -191,7 +198,8 @@ impl Raws<'_> {
     }
 
     fn order<'o>(&'o self, recipe: &'o Recipe, formats: &'o [DiskFormat]) -> Order<'o> {
-        let Request { image, registry, builder, builder_image, options, folder, kept, .. } = *self.request;
+        let Request { subject, registry, options, folder, kept, .. } = self.request;
+        let Subject { image, builder, builder_image, .. } = *subject;
         Order {
             image,
             builder,
@@ -220,12 +228,47 @@ impl Raws<'_> {
         if formats.contains(&DiskFormat::Iso) {
             options.medium = Some(builder::medium(order, &raw, &session.progress, preflight)?);
         }
-        Ok(disk::write(&raw.path, formats, &options, request.folder, session)?.outputs)
+        Ok(disk::write(&raw.path, formats, &options, &request.folder, session)?.outputs)
     }
 }
 
-impl Request<'_> {
-    fn path(&self, format: DiskFormat) -> PathBuf {
+impl<'a> Subject<'a> {
+    pub(super) fn new(
+        name: &'a ImageName,
+        image: &'a LocalImage,
+        compose: &'a Compose,
+        flags: &'a DiskBuilder,
+    ) -> Result<Subject<'a>> {
+        let builder = Builder::choose(image, flags.builder, name)?;
+        let (builder_image, repository) = (&flags.builder_image, compose.image.as_ref());
+        Ok(Subject { name, image, builder, builder_image, repository })
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Disks as they are made when nothing is said: of the size that Cargo.toml names, where disks go,
+    /// and over what a run has written alone. They have the name of the image, or `name`.
+    pub(super) fn usual(
+        subject: Subject<'a>,
+        formats: &'a [DiskFormat],
+        name: Option<&DiskName>,
+        (registry, session): (&'a Client, &Session),
+    ) -> Result<Request<'a>> {
+        let name = name.cloned().map_or_else(|| self::name(subject.name), Ok)?;
+        Ok(Request {
+            subject,
+            registry,
+            formats,
+            size: Size::Usual(session.workspace()?.settings.disk_size),
+            ssh_key: None,
+            options: disk::options(name, formats, Qcow2Compression::Zstd, session)?,
+            folder: disk::folder(session),
+            overwrite: Overwrite::Known,
+            kept: session.cache("raw"),
+        })
+    }
+
+    pub(super) fn path(&self, format: DiskFormat) -> PathBuf {
         self.folder.join(self.options.name.file(format))
     }
 }
@@ -246,7 +289,7 @@ impl Size {
 }
 
 /// What the disks of an image are called when nobody says.
-pub(super) fn name(image: &ImageName) -> Result<DiskName> {
+fn name(image: &ImageName) -> Result<DiskName> {
     let text = match image {
         ImageName::Layout { tag: Some(tag), .. } => tag.clone(),
         ImageName::Layout { dir, tag: None } => {

@@ -6,15 +6,15 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::build::{Made, check_push, make};
-use super::disk::{self, OutputReport};
+use super::disk::OutputReport;
 use super::packed::{self, PackedReport};
 use super::plan::{Plan, previous_in_layout, previous_in_registry};
 use super::record::Overwrite;
 use super::versions::{Publication, Published, Untagged};
 use super::{Session, advice, disks, sign};
-use crate::builder::{Builder, LocalImage};
+use crate::builder::LocalImage;
 use crate::deliver::{BaseLayers, Stored};
-use crate::disk::{DiskFormat, Qcow2Compression};
+use crate::disk::DiskFormat;
 use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::{self, WithHint};
 use crate::oci::{Digest, ImageName};
@@ -176,36 +176,24 @@ fn disks(name: &ImageName, flags: &Dist, session: &Session, registry: &Client) -
         session.progress.warn(format!("there are no disks: {error:#}{hints}"));
         Ok(Vec::new())
     };
-    let image = LocalImage::open(name, registry);
-    let chosen = image.and_then(|image| Ok((Builder::choose(&image, flags.builder.builder, name)?, image)));
-    let (builder, image) = match chosen {
-        Ok(chosen) => chosen,
-        Err(error) if flags.builder.builder.is_none() => return without_disks(error),
-        Err(error) => return Err(error),
-    };
     let mut formats = settings.formats;
     formats.sort_unstable();
     formats.dedup();
-    let request = disks::Request {
-        name,
-        repository: flags.compose.image.as_ref(),
-        image: &image,
-        registry,
-        builder,
-        builder_image: &flags.builder.builder_image,
-        size: disks::Size::Usual(settings.disk_size),
-        ssh_key: flags.ssh_key.as_deref(),
-        formats: &formats,
-        options: &disk::options(disks::name(name)?, &formats, Qcow2Compression::Zstd, session)?,
-        folder: &disk::folder(session),
-        overwrite: Overwrite::new(flags.force),
-        kept: &session.cache("raw"),
+    let is_chosen = flags.builder.builder.is_some();
+    let image = match LocalImage::open(name, registry) {
+        Err(error) if !is_chosen => return without_disks(error),
+        image => image?,
     };
+    let subject = match disks::Subject::new(name, &image, &flags.compose, &flags.builder) {
+        Err(error) if !is_chosen => return without_disks(error),
+        subject => subject?,
+    };
+    let mut request = disks::Request::usual(subject, &formats, None, (registry, session))?;
+    request.ssh_key = flags.ssh_key.as_deref();
+    request.overwrite = Overwrite::new(flags.force);
     match disks::make(&request, session) {
         // An image is made by anyone; who wants disks that only root makes says so.
-        Err(error)
-            if flags.builder.builder.is_none() && builder.is_of_root() && hint::is::<Unready>(&error) =>
-        {
+        Err(error) if !is_chosen && subject.builder.is_of_root() && hint::is::<Unready>(&error) => {
             without_disks(error)
         }
         made => made,

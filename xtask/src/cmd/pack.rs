@@ -7,14 +7,13 @@ use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::build::{check_push, refuse_official};
-use super::disk::{self, OutputReport};
+use super::disk::OutputReport;
 use super::gather::{Gathering, Named};
 use super::packed::{self, PackedReport, hashed, said};
-use super::record::Overwrite;
 use super::versions::{Tags, Untagged};
 use super::{Session, disks, dist, origin, versions};
-use crate::builder::{Builder, LocalImage};
-use crate::disk::{DiskFormat, Qcow2Compression};
+use crate::builder::LocalImage;
+use crate::disk::DiskFormat;
 use crate::flags::{Pack, PackSource};
 use crate::hint::WithHint;
 use crate::oci::reference::is_tag;
@@ -362,22 +361,8 @@ fn of_formats(
         }
     };
     let image = LocalImage::open(&name, registry)?;
-    let folder = disk::folder(session);
-    let request = disks::Request {
-        name: &name,
-        repository: flags.compose.image.as_ref(),
-        image: &image,
-        registry,
-        builder: Builder::choose(&image, flags.builder.builder, &name)?,
-        builder_image: &flags.builder.builder_image,
-        size: disks::Size::Usual(session.workspace()?.settings.disk_size),
-        ssh_key: None,
-        formats,
-        options: &disk::options(disks::name(&name)?, formats, Qcow2Compression::Zstd, session)?,
-        folder: &folder,
-        overwrite: Overwrite::Known,
-        kept: &session.cache("raw"),
-    };
+    let subject = disks::Subject::new(&name, &image, &flags.compose, &flags.builder)?;
+    let request = disks::Request::usual(subject, formats, None, (registry, session))?;
     let outputs = disks::make(&request, session)?;
     let origin = origin::of_image(&name, made.as_ref().map(|made| (&made.target).into()), registry)?;
     let candidate = |report: OutputReport| {
