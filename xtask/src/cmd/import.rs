@@ -17,8 +17,9 @@ use crate::oci::document::DocumentError;
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
 use crate::oci::{Descriptor, Digest, Document, Reference};
 use crate::progress::human_bytes;
-use crate::registry::{BlobSource, Client, Push, PushBlob, Until};
+use crate::registry::{BlobSource, Client, Push, PushBlob, Until, listed_by};
 use crate::release::{self, Kind, Tag};
+use crate::sign::Beside;
 use crate::workspace::settings::Repository;
 
 /// What was imported. Keys may be added, none renamed.
@@ -36,6 +37,13 @@ struct Contents {
     /// Each behind what it names.
     nodes: Vec<Node>,
     named: Vec<(String, Document)>,
+}
+
+/// What becomes of tags.
+struct Changes {
+    changes: Vec<(TagChange, Tags)>,
+    /// What is added to something that is there.
+    additions: Vec<(Reference, Document)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +67,7 @@ pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
     let archive = Archive::open(file).hint(damaged).with_context(reading)?;
     let contents = Contents::read(&archive).hint(damaged).with_context(reading)?;
     registry.check_push(&flags.to.tagged(release::UNVERSIONED))?;
-    let changes = changes(&contents, &flags.to, &registry, session)?;
+    let Changes { changes, additions } = changes(&contents, &flags.to, &registry, session)?;
     let step = session.progress.bytes(format!("checking {}", flags.file.display()), archive.size());
     archive.check(&|count| step.advance(count)).hint(damaged).with_context(reading)?;
     step.done(format!("{} is whole: {}", flags.file.display(), human_bytes(archive.size())));
@@ -67,6 +75,9 @@ pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
     // Nothing has a tag before all of it is there.
     for node in &contents.nodes {
         send(node, &archive, &flags.to, &registry)?;
+    }
+    for (target, document) in &additions {
+        add(target, document, &registry).with_context(|| format!("adding to {target}"))?;
     }
     for (change, tags) in &changes {
         change.carry_out(*tags, &registry)?;
@@ -117,16 +128,11 @@ impl Contents {
 }
 
 /// What the tags are to name, the systems' last. What cannot be is refused before anything is sent.
-fn changes(
-    contents: &Contents,
-    to: &Repository,
-    registry: &Client,
-    session: &Session,
-) -> Result<Vec<(TagChange, Tags)>> {
+fn changes(contents: &Contents, to: &Repository, registry: &Client, session: &Session) -> Result<Changes> {
     let mut named: Vec<_> =
         contents.named.iter().map(|(tag, document)| (Tag::parse(tag), tag, document)).collect();
     named.sort_by_key(|(parsed, ..)| parsed.as_ref().is_some_and(|tag| tag.kind == Kind::System));
-    let mut changes = Vec::new();
+    let (mut changes, mut additions) = (Vec::new(), Vec::new());
     for (parsed, tag, document) in named {
         let target = to.tagged(tag);
         let tags = match parsed.map(|tag| (tag.kind, tag.version)) {
@@ -134,10 +140,13 @@ fn changes(
             // A base's day.
             Some((Kind::Base, day)) if !day.is_empty() => Tags::Stay,
             Some(_) => Tags::Move,
-            // Signatures that are there may be by other keys.
             None => match registry.document(&target)? {
                 Some(there) if there.blob().digest() != document.blob().digest() => {
-                    session.progress.warn(format!("{target} is there, and stays as it is"));
+                    if grows(tag, &there, document) {
+                        additions.push((target, document.clone()));
+                    } else {
+                        session.progress.warn(format!("{target} is there, and stays as it is"));
+                    }
                     continue;
                 }
                 Some(_) | None => Tags::Move,
@@ -145,7 +154,29 @@ fn changes(
         };
         changes.push((TagChange::whole(target, document.clone(), tags, registry)?, tags));
     }
-    Ok(changes)
+    Ok(Changes { changes, additions })
+}
+
+/// Whether what a tag names is added to: a list of what is attached to an image, or what others have
+/// signed of it, which may be by other keys.
+fn grows(tag: &str, there: &Document, ours: &Document) -> bool {
+    match (there, ours) {
+        (Document::Index(_), Document::Index(_)) => listed_by(tag).is_some(),
+        // Source: cosign, "Signature Spec", "Tag-based Discovery", which attestations follow.
+        (Document::Manifest(_), Document::Manifest(_)) => {
+            tag.strip_suffix(".sig").or(tag.strip_suffix(".att")).is_some_and(|tag| listed_by(tag).is_some())
+        }
+        (Document::Index(_), Document::Manifest(_)) | (Document::Manifest(_), Document::Index(_)) => false,
+    }
+}
+
+/// Adds what `document` has to what `target` names; all of it is there.
+fn add(target: &Reference, document: &Document, registry: &Client) -> Result<()> {
+    match (document, target.tag().and_then(listed_by)) {
+        (Document::Index(list), Some(subject)) => registry.add_referrers(target, subject, list),
+        (Document::Manifest(signatures), _) => Beside::merge(registry, target, signatures),
+        (Document::Index(_), None) => Ok(()),
+    }
 }
 
 /// Sends a document, and the blobs that it names, under its digest.

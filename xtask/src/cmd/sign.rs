@@ -18,7 +18,7 @@ use crate::hint::WithHint;
 use crate::oci::{Digest, ImageName, Reference};
 use crate::password;
 use crate::registry::Client;
-use crate::sign::{self as signing, Beside, Claim, Depth, KeyFile, PrivateKey, Randomness};
+use crate::sign::{self as signing, Beside, Depth, KeyFile, PrivateKey, Randomness};
 use crate::source::Source;
 
 /// Where cosign takes the password of its keys from.
@@ -87,15 +87,9 @@ pub(super) fn sign(
     key: &PrivateKey,
     registry: &Client,
 ) -> Result<Vec<SignatureReport>> {
-    let public = key.public();
     let sign = |&digest: &Digest| -> Result<SignatureReport> {
-        let claim = Claim::new(reference, digest);
-        let beside = Beside::read(registry, reference, digest)?;
-        let unchanged = beside.check(&claim, &public)?.is_ok();
-        if !unchanged {
-            beside.add(&claim, key)?;
-        }
-        let tag = beside.place().tag().unwrap_or_default().to_owned();
+        let (place, unchanged) = Beside::sign(registry, reference, digest, key)?;
+        let tag = place.tag().unwrap_or_default().to_owned();
         Ok(SignatureReport { digest, tag, unchanged })
     };
     digests.iter().map(sign).collect()

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Session;
 use crate::flags::Tags;
-use crate::registry::is_list;
+use crate::registry::listed_by;
 use crate::release::{self, Kind, Tag};
 
 /// Keys may be added, none renamed.
@@ -57,7 +57,7 @@ pub(crate) fn run(flags: &Tags, session: &Session) -> Result<()> {
 
 fn report(image: String, mut tags: Vec<String>) -> Report {
     // What is attached is no version of anything.
-    tags.retain(|tag| !is_list(tag));
+    tags.retain(|tag| listed_by(tag).is_none());
     tags.sort_by(|a, b| release::compare(a, b));
     let mut distros: Vec<DistroReport> = Vec::new();
     let mut others = Vec::new();

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 pub(crate) use error::RegistryError;
 pub(crate) use push::{BlobSource, Push, PushBlob, Pushed, Until};
-pub(crate) use referrers::{Referrer, is_list, list_document, tag as list_tag};
+pub(crate) use referrers::{Referrer, list_document, listed_by, tag as list_tag};
 pub(crate) use repository::RegistryName;
 
 use self::auth::{Auth, Scopes};
@@ -38,6 +38,7 @@ use self::repository::Repository;
 use self::retry::Timing;
 use self::transport::Transport;
 use self::upload::Uploader;
+use crate::oci::document::Index;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Config, Descriptor, Digest, Document, Reference, Verified, config};
 use crate::progress::{Progress, Step};
@@ -197,6 +198,20 @@ impl Client {
         self.run(async {
             let repository = Repository::new(reference, &self.plain_http)?;
             referrers::list(&self.transport, &repository, subject).await
+        })
+    }
+
+    /// Adds what `list` has to the referrers that are listed under the tag of `subject`, in the repository of
+    /// `reference`, which has them.
+    pub(crate) fn add_referrers(
+        &self,
+        reference: &Reference,
+        subject: Digest,
+        list: &Index,
+    ) -> anyhow::Result<()> {
+        self.run(async {
+            let repository = Repository::new(reference, &self.plain_http)?;
+            referrers::add_list(&self.transport, &repository, subject, &list.blob).await
         })
     }
 

@@ -100,7 +100,8 @@ pub(super) async fn attach(
         is_listed = self::missing(artifacts, &listed).is_empty();
     }
     if !is_listed {
-        extend_tag(uploader, subject, artifacts).await?;
+        let entries: Vec<Value> = artifacts.iter().map(|artifact| artifact.entry().clone()).collect();
+        extend_tag(transport, repository, subject, &entries).await?;
     }
     Ok(missing.len())
 }
@@ -203,19 +204,45 @@ async fn put(uploader: &Uploader<'_>, artifact: &Artifact) -> Result<bool> {
     Ok(response.header(OCI_SUBJECT) == Some(artifact.subject().to_string().as_str()))
 }
 
-/// Adds `artifacts` to the index that the tag names. Nobody can do that at once for sure; so it is
+/// Adds what another list of `subject` has to the index that the tag names. All of that is there.
+pub(super) async fn add_list(
+    transport: &Transport,
+    repository: &Repository,
+    subject: Digest,
+    list: &Verified,
+) -> Result<()> {
+    /// As they came.
+    #[derive(Deserialize)]
+    struct Entries {
+        manifests: Vec<Value>,
+    }
+
+    let url = || Shown::new(&repository.manifest(&tag(subject)));
+    let Entries { manifests } =
+        serde_json::from_slice(list.bytes()).map_err(|_| RegistryError::NoList { url: url() })?;
+    extend_tag(transport, repository, subject, &manifests).await
+}
+
+/// Adds entries to the index that the tag names. Nobody can do that at once for sure; so it is
 /// read again, and what another writer has dropped is added again.
-async fn extend_tag(uploader: &Uploader<'_>, subject: Digest, artifacts: &[&Artifact]) -> Result<()> {
-    let (transport, repository) = (uploader.transport, uploader.target);
+async fn extend_tag(
+    transport: &Transport,
+    repository: &Repository,
+    subject: Digest,
+    entries: &[Value],
+) -> Result<()> {
     let scopes = Scopes::push(repository);
     let tag = tag(subject);
     for _ in 0..TRIES {
         let (index, listed) = by_tag(transport, repository, subject, &scopes).await?;
-        let missing = missing(artifacts, &listed);
+        let listed: HashSet<String> =
+            listed.iter().map(|referrer| referrer.descriptor.digest.to_string()).collect();
+        let is_missing = |entry: &&Value| !entry["digest"].as_str().is_some_and(|it| listed.contains(it));
+        let missing: Vec<Value> = entries.iter().filter(is_missing).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let index = extended(index.as_ref(), &missing);
+        let index = extended(index.as_ref(), missing);
         let request = put_request(repository, &tag, MediaType::ImageIndex, &index);
         let response = transport.send(&request).await?;
         if response.status() != StatusCode::CREATED {
@@ -227,7 +254,7 @@ async fn extend_tag(uploader: &Uploader<'_>, subject: Digest, artifacts: &[&Arti
 }
 
 /// An index with more entries; what else it has stays.
-fn extended(index: Option<&Verified>, artifacts: &[&Artifact]) -> Vec<u8> {
+fn extended(index: Option<&Verified>, more: Vec<Value>) -> Vec<u8> {
     let index = index.and_then(|index| serde_json::from_slice(index.bytes()).ok());
     let mut index: Map<String, Value> = index.unwrap_or_else(|| {
         Map::from_iter([
@@ -237,7 +264,7 @@ fn extended(index: Option<&Verified>, artifacts: &[&Artifact]) -> Vec<u8> {
     });
     let entries = index.entry("manifests").or_insert_with(|| json!([]));
     if let Value::Array(entries) = entries {
-        entries.extend(artifacts.iter().map(|artifact| artifact.entry().clone()));
+        entries.extend(more);
     }
     Value::Object(index).to_string().into_bytes()
 }
@@ -264,9 +291,9 @@ pub(crate) fn tag(subject: Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-/// Whether a tag is such a list's.
-pub(crate) fn is_list(tag: &str) -> bool {
-    tag.strip_prefix("sha256-").is_some_and(|hex| format!("sha256:{hex}").parse::<Digest>().is_ok())
+/// What a tag lists the referrers of, if it is such a list's.
+pub(crate) fn listed_by(tag: &str) -> Option<Digest> {
+    tag.strip_prefix("sha256-").and_then(|hex| format!("sha256:{hex}").parse().ok())
 }
 
 fn put_request<'a>(

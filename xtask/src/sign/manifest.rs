@@ -33,7 +33,7 @@ pub(crate) struct Signatures {
     pub(crate) config_type: MediaType,
     /// Those that were there before.
     pub(crate) kept: Vec<Descriptor>,
-    pub(crate) payload: Descriptor,
+    pub(crate) added: Vec<Descriptor>,
 }
 
 /// The signatures in `manifest`; other layers are none.
@@ -52,31 +52,50 @@ pub(crate) fn entries(manifest: &Manifest) -> Vec<Entry> {
 
 /// The image with one signature more. What `existing` has stays as it is.
 pub(crate) fn append(existing: Option<&Manifest>, payload: &Verified, signature: &str) -> Signatures {
-    let kept = existing.map(|manifest| manifest.layers.clone()).unwrap_or_default();
     let payload = payload.descriptor(MediaType::from(PAYLOAD));
-    let digests: Vec<Digest> = kept.iter().chain([&payload]).map(|layer| layer.digest).collect();
-    let config = config(&digests);
-    let (media_type, config_type) = match existing {
-        Some(manifest) => (manifest.media_type.clone(), manifest.config.media_type.clone()),
-        None => (MediaType::ImageManifest, MediaType::ImageConfig),
-    };
-
     let layer = json!({
         "mediaType": PAYLOAD,
         "size": payload.size,
         "digest": payload.digest,
         "annotations": {SIGNATURE: signature},
     });
+    extend(existing, vec![(payload, layer)])
+}
+
+/// The image with the signatures of another one as well; None where it has all of them.
+pub(crate) fn merge(existing: &Manifest, other: &Manifest) -> Option<Signatures> {
+    let layers = |manifest: &Manifest| -> Vec<(Descriptor, Value)> {
+        let json = manifest.json.get("layers").and_then(Value::as_array).cloned().unwrap_or_default();
+        manifest.layers.iter().cloned().zip(json).collect()
+    };
+    // Others may annotate the same signature otherwise.
+    let id = |(descriptor, layer): &(Descriptor, Value)| {
+        (descriptor.digest, layer["annotations"][SIGNATURE].clone())
+    };
+    let there: Vec<_> = layers(existing).iter().map(id).collect();
+    let more: Vec<_> = layers(other).into_iter().filter(|layer| !there.contains(&id(layer))).collect();
+    (!more.is_empty()).then(|| extend(Some(existing), more))
+}
+
+fn extend(existing: Option<&Manifest>, more: Vec<(Descriptor, Value)>) -> Signatures {
+    let kept = existing.map(|manifest| manifest.layers.clone()).unwrap_or_default();
+    let (added, more): (Vec<Descriptor>, Vec<Value>) = more.into_iter().unzip();
+    let digests: Vec<Digest> = kept.iter().chain(&added).map(|layer| layer.digest).collect();
+    let config = config(&digests);
+    let (media_type, config_type) = match existing {
+        Some(manifest) => (manifest.media_type.clone(), manifest.config.media_type.clone()),
+        None => (MediaType::ImageManifest, MediaType::ImageConfig),
+    };
     let mut json = existing.map(|manifest| manifest.json.clone()).unwrap_or_default();
     json.entry("schemaVersion").or_insert(json!(2));
     json.entry("mediaType").or_insert(json!(media_type));
     json.insert("config".to_owned(), json!(config.descriptor(config_type.clone())));
     match json.entry("layers").or_insert(json!([])) {
-        Value::Array(layers) => layers.push(layer),
-        other => *other = json!([layer]),
+        Value::Array(layers) => layers.extend(more),
+        other => *other = Value::Array(more),
     }
     let manifest = Verified::own(Value::Object(json).to_string().into_bytes());
-    Signatures { manifest, media_type, config, config_type, kept, payload }
+    Signatures { manifest, media_type, config, config_type, kept, added }
 }
 
 /// The config that cosign gives such an image. A payload is not compressed: its digest is its diff id.
@@ -133,11 +152,19 @@ mod tests {
         assert_eq!(manifest.json["layers"].as_array().unwrap()[..2], kept[..]);
         let found: Vec<(Digest, String)> =
             entries(&manifest).into_iter().map(|entry| (entry.payload.digest, entry.signature)).collect();
-        let [one, two] = payloads.map(|payload| payload.digest());
+        let [one, two] = payloads.clone().map(|payload| payload.digest());
         assert_eq!(found, [(one, "MQ==".to_owned()), (two, "Mg==".to_owned())]);
         let config: Value = serde_json::from_slice(second.config.bytes()).unwrap();
         assert_eq!(config["rootfs"]["diff_ids"], json!([Digest::of(b"x"), one, two]));
         assert_eq!(manifest.config, second.config.descriptor(MediaType::ImageConfig));
+
+        // One that went another way brings its own, once.
+        let third = read(&append(None, &payloads[0], "Mw=="));
+        let merged = read(&merge(&manifest, &third).unwrap());
+        assert_eq!(merged.json["annotations"], json!({"a": "b"}));
+        let signatures: Vec<String> = entries(&merged).into_iter().map(|entry| entry.signature).collect();
+        assert_eq!(signatures, ["MQ==", "Mg==", "Mw=="]);
+        assert!(merge(&merged, &third).is_none() && merge(&merged, &existing).is_none());
     }
 
     #[test]

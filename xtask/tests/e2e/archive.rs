@@ -1,5 +1,6 @@
 //! Releases as files: skopeo reads them, and a registry gets back all of what was exported.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::Command;
 
@@ -225,4 +226,47 @@ fn what_the_registrys_api_alone_lists_is_in_the_file() {
     let target = format!("{}/their/os", without.address());
     workspace.ok(&format!("import ../release.tar --to {target}"));
     assert_eq!(attached(&target), before);
+}
+
+#[test]
+fn what_is_attached_elsewhere_is_added_to() {
+    let (workspace, registry, image) = released();
+    let run = |arguments: &str| {
+        let mut command = workspace.command(arguments);
+        let output = command.env("COSIGN_PASSWORD", "a secret").output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    for key in ["ours", "other"] {
+        run(&format!("sign --generate-key --key ../{key}.key"));
+    }
+    run(&format!("sign {image}:debian-13-v1 --key ../ours.key"));
+    workspace.ok(&format!("export {image}:debian-13-v1 -o ../release.tar"));
+
+    // The same image, with documents of that repository and another signature.
+    let other = Registry::docker();
+    let target = format!("{}/their/os", other.address());
+    let base = format!("{}/base:t", registry.address());
+    workspace
+        .ok(&format!("build --distro debian-13 --base {base} --to {target}:debian-13-v1 --app-version v1"));
+    assert_eq!(digest(&format!("{target}:debian-13-v1")), digest(&format!("{image}:debian-13-v1")));
+    run(&format!("sign {target}:debian-13-v1 --key ../other.key"));
+    let attached = |image: &str| {
+        let inspected = workspace.json(&format!("inspect {image}:debian-13-v1"));
+        let referrers = inspected["referrers"].as_array().unwrap().iter();
+        referrers.map(|referrer| referrer["digest"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let expected: BTreeSet<_> = attached(&image).union(&attached(&target)).cloned().collect();
+    assert_eq!(expected.len(), 6);
+    let list = digest(&format!("{image}:debian-13-v1")).replace(':', "-");
+    let tags = [list.clone(), format!("{list}.sig")];
+    let mut before = None;
+    for _ in 0..2 {
+        workspace.ok(&format!("import ../release.tar --to {target}"));
+        assert_eq!(attached(&target), expected);
+        workspace.ok(&format!("verify {target}:debian-13-v1 --key ../other.pub"));
+        workspace.ok(&format!("verify {target}:debian-13-v1 --key ../ours.pub --signed-for {image}"));
+        // The second time there is nothing to add.
+        let now = tags.clone().map(|tag| digest(&format!("{target}:{tag}")));
+        assert!(before.replace(now.clone()).is_none_or(|before| before == now));
+    }
 }

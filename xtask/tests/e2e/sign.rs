@@ -4,12 +4,16 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{Layout, MANIFEST, Run, Workspace, judge, normal, skopeo_push};
-use crate::interrupts::start;
+use crate::interrupts::{start, wait_until};
 use crate::testing::{Fault, FaultProxy, Registry, Seen, answer, program};
 
 /// Of all keys here.
@@ -204,6 +208,89 @@ fn what_cosign_has_signed_is_accepted_and_kept() {
     assert_eq!(scene.signatures(&index), both);
 }
 
+/// What holds up one of two processes until the other is where it should be.
+#[derive(Default)]
+struct Gate {
+    is_reached: AtomicBool,
+    is_open: AtomicBool,
+}
+
+impl Gate {
+    /// Waits, the first time, until it is opened.
+    fn pass(&self) {
+        if !self.is_reached.swap(true, Ordering::SeqCst) {
+            while !self.is_open.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn wait(&self, what: &str) {
+        wait_until(what, || self.is_reached.load(Ordering::SeqCst));
+    }
+
+    fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn two_who_sign_at_once_lose_nothing() {
+    let mut scene = Scene::new(Registry::docker(), "t");
+    scene.ok("sign --generate-key --key ../other.key");
+    let digest = scene.digest("v1");
+    let (storing, tagging, looking) =
+        (Arc::<Gate>::default(), Arc::<Gate>::default(), Arc::<Gate>::default());
+    let gates = (storing.clone(), tagging.clone(), looking.clone());
+    let tagged = AtomicUsize::new(0);
+    let proxy = FaultProxy::before(&scene.registry, move |seen| {
+        let is_tag = seen.path().ends_with(".sig");
+        match seen.method.as_str() {
+            // The first one has looked what is there, and is held up.
+            "POST" => gates.0.pass(),
+            // The third one has looked again, too.
+            "PUT" if is_tag && tagged.fetch_add(1, Ordering::SeqCst) == 2 => gates.1.pass(),
+            // The fourth one has put its tag, and is to see whether it is there still.
+            "GET" if is_tag && tagged.load(Ordering::SeqCst) == 4 => gates.2.pass(),
+            _ => {}
+        }
+        Fault::Pass
+    });
+    scene.image = format!("{}/me/os", proxy.address());
+    let start = |key: &str| start(scene.command(&format!("sign IMAGE:v1 --key ../{key}.key")));
+    let ends = |child: Child| assert!(child.wait_with_output().unwrap().status.success());
+    let both_have_signed = |digest: &str| {
+        for key in ["ours", "other"] {
+            let run = scene.cosign_verifies(&format!("../{key}.pub"), "IMAGE:v1");
+            assert_eq!(run.code, Some(0), "{key}: {}", run.stderr);
+            scene.ok(&format!("verify IMAGE:v1 --key ../{key}.pub"));
+        }
+        assert_eq!(scene.signatures(digest)["layers"].as_array().unwrap().len(), 2);
+    };
+
+    // One signs while the other prepares its own.
+    let first = start("ours");
+    storing.wait("the first signature");
+    scene.ok("sign IMAGE:v1 --key ../other.key");
+    storing.open();
+    ends(first);
+    both_have_signed(&digest);
+
+    // Two keys sign the next image, and the tag of the one that is slower replaces the other's.
+    scene.push("plain", "v1");
+    let digest = scene.digest("v1");
+    let slower = start("ours");
+    tagging.wait("the tag of the slower one");
+    let faster = start("other");
+    looking.wait("the look of the faster one");
+    tagging.open();
+    ends(slower);
+    assert_eq!(scene.signatures(&digest)["layers"].as_array().unwrap().len(), 1);
+    looking.open();
+    ends(faster);
+    both_have_signed(&digest);
+}
+
 /// A host that asks for a signature finds it as soon as it finds the tag.
 #[test]
 fn a_release_is_signed_before_it_has_a_tag() {
@@ -370,7 +457,7 @@ fn a_key_is_the_owners_and_is_never_overwritten() {
 
 /// A shell on a terminal of its own, in which `command` runs; what it shows is read as it comes.
 struct Terminal {
-    child: std::process::Child,
+    child: Child,
     shown: String,
 }
 
