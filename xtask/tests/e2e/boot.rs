@@ -52,6 +52,7 @@ fn an_upgrade_and_a_rollback_keep_what_is_the_hosts() {
             "port 7777, outside",
             "GET /",
             "GET /health",
+            "GET /shop",
             "before: a file of the operator's",
             "upgraded: state",
             "upgraded: boot-complete.target",
@@ -71,7 +72,7 @@ fn an_upgrade_and_a_rollback_keep_what_is_the_hosts() {
     );
     let checks = report["upgrade"]["checks"].as_array().unwrap();
     let version = checks.iter().find(|check| check["name"] == "upgraded: the new version answers").unwrap();
-    assert_eq!(version["found"], "upgrade-test is said by /");
+    assert_eq!(version["found"], "upgrade-test is said by /, /shop");
     assert_eq!(report["firmware"], "uefi");
     let steps: Vec<&str> = report["upgrade"]["steps"]
         .as_array()
@@ -94,21 +95,6 @@ fn an_upgrade_and_a_rollback_keep_what_is_the_hosts() {
 }
 
 /// It takes one to four minutes where the processor does not help.
-#[test]
-fn the_raw_boots_by_bios() {
-    let made = made();
-    let raw = made.path("raw");
-    let before = fingerprint(&made.workspace.path("../disks"));
-    let workspace = Workspace::new();
-    let report = workspace.json(&format!("vm test {} --firmware bios {PATIENT}", raw.display()));
-    check_boot(&report, "bios");
-    assert_eq!(fingerprint(&made.workspace.path("../disks")), before, "the disk is as it was");
-    let mut left = names(&workspace.path("target/xtask/vm/1"));
-    left.sort();
-    assert_eq!(left, ["console.log", "qemu.log"]);
-}
-
-/// As long.
 #[test]
 fn the_disk_in_an_ova_boots_by_uefi() {
     let made = made();

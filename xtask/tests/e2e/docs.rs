@@ -6,12 +6,15 @@
 
 mod markdown;
 mod mermaid;
+mod walkthrough;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread::{self, available_parallelism};
 
 use crate::harness::Workspace;
 use crate::root;
@@ -53,8 +56,18 @@ fn what_documents_say_can_be_found() {
 
 #[test]
 fn the_commands_of_documents_run() {
-    let problems: Vec<String> =
-        documents().iter().filter_map(|(path, document)| run(path, document).err()).collect();
+    let documents = documents();
+    // None knows of another, so they are run side by side, as many as there are processors.
+    let queue = Mutex::new(documents.iter());
+    let work = || {
+        let next = || queue.lock().unwrap().next();
+        std::iter::from_fn(next).filter_map(|(path, document)| run(path, document).err()).collect()
+    };
+    let count = available_parallelism().unwrap().get();
+    let problems: Vec<String> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| -> Vec<String> { worker.join().unwrap() }).collect()
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

@@ -52,6 +52,8 @@ pub(crate) fn made() -> &'static Made {
     MADE.get_or_init(|| {
         let base = root::base();
         let workspace = Workspace::lasting(&root::kept_dir("debian-disk"));
+        // Machines that boot from it have to answer for an app as `new-app` writes it, too.
+        workspace.ok("new-app shop");
         let base = format!("oci:{}:{}", base.layout.dir.display(), base.tag);
         workspace.ok(&format!("build --base {base} --to oci:../image:os"));
         // One that another test has killed must not be taken for a good one.
@@ -258,6 +260,7 @@ fn an_image_in_a_registry_is_fetched() {
 fn dist_makes_disks_once() {
     let made = made();
     let workspace = Workspace::new();
+    workspace.ok("new-app shop");
     let settings = "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
     workspace
         .write("Cargo.toml", &format!("{settings}formats = [\"qcow2\", \"raw\"]\ndisk-size = \"2 GiB\"\n"));

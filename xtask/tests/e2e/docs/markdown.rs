@@ -11,6 +11,7 @@ pub(super) struct Document {
     pub(super) blocks: Vec<Block>,
     /// As GitHub writes them in addresses: `#add-an-app`.
     pub(super) anchors: Vec<String>,
+    pub(super) headings: Vec<(usize, String)>,
     pub(super) links: Vec<(usize, String)>,
     pub(super) spans: Vec<(usize, String)>,
 }
@@ -69,7 +70,9 @@ pub(super) fn parse(text: &str) -> Document {
             });
         } else {
             if line.starts_with('#') {
-                document.anchors.push(anchor(line.trim_start_matches('#').trim(), &mut seen));
+                let heading = line.trim_start_matches('#').trim();
+                document.anchors.push(anchor(heading, &mut seen));
+                document.headings.push((at + 1, heading.to_owned()));
             }
             prose += line;
             prose.push('\n');
