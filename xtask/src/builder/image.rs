@@ -8,12 +8,15 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::hint::{WithHint, hinted};
 use crate::oci::annotation::VERSION;
-use crate::oci::{Config, Descriptor, Digest, Document, ImageName, Manifest, Platform, Timestamp};
+use crate::oci::{Config, Descriptor, DiffId, Digest, Document, ImageName, Manifest, Platform, Timestamp};
 use crate::progress::Progress;
 use crate::registry::Client;
 use crate::release::UNVERSIONED;
 use crate::source::{Home, Source};
 use crate::store::{Completeness, Store};
+
+/// What contradicts itself was not made so.
+pub(super) const DISTRUST: &str = "it is damaged or hostile: do not use it; if it is yours, make it again";
 
 pub(crate) struct LocalImage {
     pub(super) name: ImageName,
@@ -22,6 +25,8 @@ pub(crate) struct LocalImage {
     fetched: OnceLock<Store>,
     pub(crate) manifest: Manifest,
     config: Config,
+    /// One for each layer.
+    pub(super) diff_ids: Vec<DiffId>,
     /// What a host tells systems by; the manifest has annotations besides, which change nothing.
     pub(crate) config_digest: Digest,
     pub(crate) platform: Platform,
@@ -40,6 +45,13 @@ impl LocalImage {
                 .hint(format!("its programs make the disk, so only a machine of its own kind can; this one is {platform}"))
                 .with_context(reading);
         }
+        let diff_ids = config.diff_ids().with_context(reading)?;
+        if diff_ids.len() != manifest.layers.len() {
+            let (layers, diff_ids) = (manifest.layers.len(), diff_ids.len());
+            return Err(anyhow!("it has {layers} layers and {diff_ids} diff ids, which must be one to one"))
+                .hint(DISTRUST)
+                .with_context(reading);
+        }
         Ok(LocalImage {
             name: name.clone(),
             home: source.home,
@@ -47,6 +59,7 @@ impl LocalImage {
             config_digest: manifest.config.digest,
             manifest,
             config,
+            diff_ids,
             platform,
         })
     }
