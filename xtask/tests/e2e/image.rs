@@ -241,6 +241,57 @@ fn the_commit_says_when_files_differ() {
 }
 
 #[test]
+fn nothing_that_is_secret_is_in_an_image() {
+    const SECRET: &str = "planted-s3cret";
+    let workspace = Workspace::with_standin();
+    for path in [
+        ".env",
+        ".netrc",
+        "id_ed25519",
+        "apps/hello/.env",
+        "apps/hello/.git/config",
+        "apps/hello/id_ed25519",
+        "apps/hello/notes.txt",
+        "apps/.env",
+        "systemd/.env",
+        "configs/.env",
+        ".cargo/credentials.toml",
+    ] {
+        workspace.write(path, SECRET);
+    }
+    let root = workspace.path("").display().to_string();
+    let git = |arguments: &str| {
+        judge("git", &format!("-C {root} -c user.name=x -c user.email={SECRET}@x {arguments}"))
+    };
+    git("init --quiet");
+    git(&format!("remote add origin https://me:{SECRET}@example.org/os"));
+    git(&format!("commit --quiet --allow-empty -m {SECRET}"));
+    let mut build =
+        workspace.command("build --base oci:../standin:t --to oci:../out:t --app-version v1 --json");
+    for name in ["GITHUB_TOKEN", "COSIGN_PASSWORD", "AWS_SECRET_ACCESS_KEY", "GOFLAGS_SECRET"] {
+        build.env(name, SECRET);
+    }
+    let run = Run::new(build.output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(!run.stdout.contains(SECRET) && !run.stderr.contains(SECRET), "{}{}", run.stdout, run.stderr);
+    let layout = workspace.layout("../out");
+    let manifest = layout.manifest("t");
+    let config = layout.json(&manifest["config"]["digest"]);
+    assert!(
+        !manifest.to_string().contains(SECRET) && !config.to_string().contains(SECRET),
+        "{manifest}{config}"
+    );
+    let layers = manifest["layers"].as_array().unwrap().iter();
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+    for (layer, diff_id) in layers.zip(diff_ids) {
+        for entry in layout.entries(layer, diff_id) {
+            let has_it = entry.content.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
+            assert!(!has_it, "{}", entry.path);
+        }
+    }
+}
+
+#[test]
 fn empty_variables_are_as_if_they_were_not_set() {
     let workspace = Workspace::with_standin();
     let build = "build --base oci:../standin:t --to oci:../out:t";
