@@ -6,23 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use chrono::NaiveDate;
 use serde_json::json;
-use tar::EntryType;
 use xshell::{Shell, cmd};
 
 use super::advice::PROVIDES;
 use super::local::LocalBase;
+use super::root::{self, NEWEST};
 use super::{Freshness, collect, read};
 use crate::exec;
 use crate::hint::WithHint;
 use crate::layer::{FileMode, Node, Tree, write_tar};
 use crate::oci::annotation::{BUILDER, TITLE, VERSION};
-use crate::oci::tar::{attributes, header};
 use crate::oci::{
     Arch, Compression, Descriptor, Digest, Document, ImageName, LayerWriter, MediaType, Platform, Timestamp,
     Verified,
@@ -42,9 +40,6 @@ const SHARED_ROOTFS: &str = "base/shared/rootfs";
 
 /// The folder, in the layout, of the files that mmdebstrap is given.
 const SCRATCH: &str = ".scratch";
-
-/// Where `customize.sh` leaves the time of the newest package, in seconds since 1970.
-const NEWEST: &str = "usr/share/testboot/newest-package";
 
 /// Changes when the code below makes other bytes of the same inputs.
 const PROCESS: &str = "4";
@@ -146,7 +141,7 @@ impl Make<'_> {
 
         let (layer, found) = store.put_new(|out| {
             let mut writer = LayerWriter::new(Compression::Gzip, out)?;
-            let found = exec::stream(command, |tar| normalise(tar, &mut writer), on_line)
+            let found = exec::stream(command, |tar| root::layer(tar, &mut writer), on_line)
                 .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
             let (layer, _) = writer.finish(&distro.name.to_string())?;
             Ok((layer.descriptor().clone(), (layer, found)))
@@ -279,79 +274,6 @@ fn mode() -> Result<&'static str> {
     Ok("unshare")
 }
 
-/// What a root says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Found {
-    /// The version of its kernel.
-    kernel: Option<String>,
-    /// When the newest of its packages was made.
-    newest: Option<Timestamp>,
-}
-
-/// Passes a root's tar on as a layer: no times, no names of users, no leading `./`, no devices.
-fn normalise(tar: &mut dyn Read, layer: impl Write) -> io::Result<Found> {
-    let mut found = Found::default();
-    let mut has_dev = false;
-    let mut builder = tar::Builder::new(layer);
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8(entry.path_bytes().into_owned()).map_err(io::Error::other)?;
-        let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
-        if path.is_empty() {
-            continue;
-        }
-        // systemd mounts devices there before it can make a folder: it has to be in the image.
-        if !has_dev && path.as_str() >= "dev" {
-            has_dev = true;
-            if path != "dev/" {
-                let mut header = header(EntryType::Directory, 0o755, 0);
-                builder.append_data(&mut header, "dev/", io::empty())?;
-            }
-        }
-        if let Some(version) =
-            path.strip_prefix("usr/lib/modules/").and_then(|rest| rest.strip_suffix("/vmlinuz"))
-        {
-            found.kernel = Some(version.to_owned());
-        }
-        let mut header = header(entry.header().entry_type(), entry.header().mode()?, entry.size());
-        header.set_uid(entry.header().uid()?);
-        header.set_gid(entry.header().gid()?);
-        let attributes = attributes(&mut entry)?;
-        if !attributes.is_empty() {
-            builder.append_pax_extensions(
-                attributes.iter().map(|(key, value)| (key.as_str(), value.as_slice())),
-            )?;
-        }
-        match entry.header().entry_type() {
-            EntryType::Regular if path == NEWEST => {
-                let mut text = String::new();
-                entry.read_to_string(&mut text)?;
-                found.newest = Some(text.trim_end().parse().map_err(io::Error::other)?);
-                builder.append_data(&mut header, &path, text.as_bytes())?
-            }
-            EntryType::Regular | EntryType::Directory => {
-                builder.append_data(&mut header, &path, &mut entry)?
-            }
-            EntryType::Symlink | EntryType::Link => {
-                let target = entry.link_name_bytes().map(|name| name.into_owned()).unwrap_or_default();
-                let target = String::from_utf8(target).map_err(io::Error::other)?;
-                let is_hard = entry.header().entry_type() == EntryType::Link;
-                let target = target.strip_prefix("./").filter(|_| is_hard).unwrap_or(&target);
-                builder.append_link(&mut header, &path, target)?;
-            }
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {}
-            other => {
-                return Err(io::Error::other(format!("/{path} is a {other:?}, which no layer can hold")));
-            }
-        }
-    }
-    // The blocks that fill the last record come after the end: who writes them wants them read.
-    io::copy(archive.into_inner(), &mut io::sink())?;
-    builder.finish()?;
-    Ok(found)
-}
-
 /// The packages for `arch`. `@ARCH@` stands for its name, and a list in brackets keeps a line to
 /// the architectures in it. Source of the names: Debian, which calls ppc64le ppc64el.
 fn packages(lines: &[String], arch: Arch) -> Vec<String> {
@@ -392,53 +314,5 @@ mod tests {
             ["systemd", "linux-image-cloud-amd64", "grub-pc-bin", "grub-efi-amd64-bin"]
         );
         assert_eq!(packages(&lines, Arch::Ppc64le), ["systemd", "linux-image-cloud-ppc64el"]);
-    }
-
-    #[test]
-    fn a_root_becomes_a_layer_without_times_and_devices() {
-        let mut root = tar::Builder::new(Vec::new());
-        let mut add = |kind: EntryType, path: &str, link: &str, content: &[u8]| {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(kind);
-            header.set_mode(0o755);
-            header.set_uid(33);
-            header.set_gid(33);
-            header.set_mtime(1_700_000_000);
-            header.set_size(content.len() as u64);
-            header.set_username("www-data").unwrap();
-            match kind {
-                EntryType::Symlink | EntryType::Link => root.append_link(&mut header, path, link).unwrap(),
-                _ => root.append_data(&mut header, path, content).unwrap(),
-            }
-        };
-        add(EntryType::Directory, "./boot/", "", b"");
-        add(EntryType::Char, "./null", "", b"");
-        add(EntryType::Regular, "./usr/lib/modules/6.12/vmlinuz", "", b"kernel");
-        add(EntryType::Link, "./usr/lib/modules/6.12/again", "./usr/lib/modules/6.12/vmlinuz", b"");
-        add(EntryType::Regular, "./usr/share/testboot/newest-package", "", b"1700000000\n");
-        add(EntryType::Symlink, "./vmlinuz", "./usr/lib/x", b"");
-        let root = root.into_inner().unwrap();
-
-        let mut layer = Vec::new();
-        let found = normalise(&mut &root[..], &mut layer).unwrap();
-        let newest = Some("1700000000".parse().unwrap());
-        assert_eq!(found, Found { kernel: Some("6.12".to_owned()), newest });
-        let mut listing = Vec::new();
-        for entry in tar::Archive::new(&layer[..]).entries().unwrap() {
-            let entry = entry.unwrap();
-            let header = entry.header();
-            assert_eq!((header.mtime().unwrap(), header.username_bytes().unwrap_or_default()), (0, &b""[..]));
-            let text = |bytes: std::borrow::Cow<'_, [u8]>| String::from_utf8(bytes.into_owned()).unwrap();
-            listing.push((text(entry.path_bytes()), entry.link_name_bytes().map(text).unwrap_or_default()));
-        }
-        let expected = [
-            ("boot/", ""),
-            ("dev/", ""),
-            ("usr/lib/modules/6.12/vmlinuz", ""),
-            ("usr/lib/modules/6.12/again", "usr/lib/modules/6.12/vmlinuz"),
-            ("usr/share/testboot/newest-package", ""),
-            ("vmlinuz", "./usr/lib/x"),
-        ];
-        assert_eq!(listing, expected.map(|(path, link)| (path.to_owned(), link.to_owned())));
     }
 }

@@ -13,6 +13,8 @@ mod local;
 pub(crate) mod pin;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 pub(crate) mod publish;
+#[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+mod root;
 mod scratch;
 mod upstream;
 
