@@ -2,7 +2,7 @@
 //! is run by real podman.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -16,10 +16,9 @@ use crate::harness::{
     skopeo_push,
 };
 use crate::interrupts::{interrupt, names, start, wait_until};
-use crate::standin::set_up_engine;
 use crate::testing::{Registry, program};
 
-const SETTINGS: &str =
+pub(crate) const SETTINGS: &str =
     "[workspace.metadata.testboot]\nimage = \"registry.example/os\"\ndistro = \"debian-13\"\n";
 
 /// Stands in for sudo, which knows the user until there is a file: what it starts has no more rights.
@@ -32,14 +31,14 @@ exec "$@"
 "#;
 
 /// A workspace, an image in a registry, and podman's stand-in.
-struct Stage {
-    workspace: Workspace,
-    _registry: Registry,
-    image: String,
+pub(crate) struct Stage {
+    pub(crate) workspace: Workspace,
+    pub(crate) _registry: Registry,
+    pub(crate) image: String,
 }
 
 impl Stage {
-    fn new() -> Stage {
+    pub(crate) fn new() -> Stage {
         let workspace = Workspace::with_good_image();
         let registry = Registry::docker();
         let image = format!("{}/me/os:t", registry.address());
@@ -53,7 +52,7 @@ impl Stage {
     }
 
     /// The registry, which has the base, too, as `base:t`.
-    fn with_base(&self) -> &str {
+    pub(crate) fn with_base(&self) -> &str {
         let registry = self.image.split('/').next().unwrap();
         let standin = format!("oci:{}:t", self.workspace.path("../standin").display());
         skopeo_push(&standin, &format!("{registry}/base:t"), "");
@@ -61,42 +60,42 @@ impl Stage {
     }
 
     /// How the next builder ends.
-    fn set_mode(&self, mode: &str) {
+    pub(crate) fn set_mode(&self, mode: &str) {
         self.workspace.write("../podman/state/mode", mode);
     }
 
-    fn command(&self, arguments: &str) -> Command {
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = self.workspace.command(arguments);
         command.env("PATH", self.path());
         command
     }
 
     /// Programs, podman's stand-in first.
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}:{}", self.workspace.path("../podman").display(), std::env::var("PATH").unwrap())
     }
 
     /// `disk` of the image.
-    fn disk(&self, arguments: &str) -> Run {
+    pub(crate) fn disk(&self, arguments: &str) -> Run {
         let command = format!("disk {arguments} --from {} --size 1GiB --output ../disks", self.image);
         Run::new(self.command(&command).output().unwrap())
     }
 
-    fn ok(&self, arguments: &str) -> Run {
+    pub(crate) fn ok(&self, arguments: &str) -> Run {
         let run = self.disk(arguments);
         assert_eq!(run.code, Some(0), "{arguments}\n{}{}", run.stdout, run.stderr);
         run
     }
 
     /// The error of one that has to fail, without what differs from run to run.
-    fn failure(&self, arguments: &str) -> String {
+    pub(crate) fn failure(&self, arguments: &str) -> String {
         let error = self.disk(arguments).failure();
         let error = error.replace(self.workspace.path("../").to_str().unwrap(), "DIR/");
         error.lines().map(|line| without_container(line) + "\n").collect()
     }
 
     /// What podman was called for, since the last time.
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let path = self.workspace.path("../podman/state/calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
         fs::write(path, "").unwrap();
@@ -104,28 +103,41 @@ impl Stage {
     }
 
     /// Whether podman's storage has the image.
-    fn has_image(&self) -> bool {
+    pub(crate) fn has_image(&self) -> bool {
         self.workspace.path("../podman/state/images").join(self.image.replace('/', "_")).exists()
     }
 
     /// An ordinary user's way to root, whose files only `chown` can change.
-    fn with_sudo(&self) {
+    pub(crate) fn with_sudo(&self) {
         self.workspace.write("../podman/sudo", SUDO);
         judge("chmod", &format!("-R a+rwx {}", self.workspace.path("../podman").display()));
         let chown = self.workspace.path("../podman/chown");
         judge("install", &format!("-m4755 {} {}", program("chown").display(), chown.display()));
     }
 
-    fn disk_as_nobody(&self, arguments: &str) -> Command {
+    pub(crate) fn disk_as_nobody(&self, arguments: &str) -> Command {
         let disk = format!("disk {arguments} --from {} --size 1GiB --output target/disks", self.image);
         let mut command = as_nobody(&self.workspace, &disk);
         command.env("PATH", self.path());
         command
     }
 
-    fn kept(&self) -> Vec<String> {
+    pub(crate) fn kept(&self) -> Vec<String> {
         names(&self.workspace.path("target/xtask/raw"))
     }
+}
+
+/// `disk` by a user who is not root.
+pub(crate) fn as_nobody(workspace: &Workspace, arguments: &str) -> Command {
+    fs::create_dir_all(workspace.path("target")).unwrap();
+    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
+    judge("chmod", &format!("-R a+rwX {}", workspace.path("target").display()));
+    let mut command = Command::new(program("setpriv"));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_xtask")]);
+    command.args(arguments.split_whitespace());
+    workspace.prepare(&mut command);
+    command.env("HOME", workspace.path("../"));
+    command
 }
 
 /// A line of an error without the container's name, which depends on the folder.
@@ -192,110 +204,6 @@ fn seen_by_osbuild(raw: &Path) -> Value {
     let raw = fs::read(raw).unwrap();
     let text = raw[2 << 20..].split(|byte| *byte == 0).next().unwrap();
     toml::from_str(str::from_utf8(text).unwrap()).unwrap()
-}
-
-/// What the stand-in was given as its configuration for an ISO.
-fn seen_in_iso(workspace: &Workspace, iso: &str) -> Value {
-    let folder = workspace.path("../extracted");
-    fs::remove_dir_all(&folder).ok();
-    fs::create_dir(&folder).unwrap();
-    judge("bsdtar", &format!("-C {} -xf {}", folder.display(), workspace.path(iso).display()));
-    let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
-    toml::from_str(&fs::read_to_string(file).unwrap()).unwrap()
-}
-
-#[test]
-fn the_builder_makes_an_installer_by_itself() {
-    let stage = Stage::new();
-    let workspace = &stage.workspace;
-    let key = new_key(workspace, "key", "ed25519");
-    workspace.write(
-        "configs/builder/config.toml",
-        "[customizations.installer]\nunattended = true\n[customizations.iso]\nvolume_id = 'OS'\n",
-    );
-    let disk = format!("iso --ssh-key {} --json", key.display());
-    let run = stage.ok(&disk);
-    let report: Value = serde_json::from_str(&run.stdout).unwrap();
-    let iso = workspace.path("../disks/os-t.iso");
-    let output = &report["outputs"][0];
-    let sha256sum = judge("sha256sum", iso.to_str().unwrap());
-    assert_eq!(output["sha256"], *sha256sum.split(' ').next().unwrap());
-    assert_eq!((&output["format"], &output["size"]), (&"iso".into(), &output["virtual_size"]));
-    let line = fs::read_to_string(&key).unwrap();
-    let line = line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-    assert_eq!(
-        seen_in_iso(workspace, "../disks/os-t.iso"),
-        json!({"customizations": {
-            "user": [{"name": "devops", "groups": ["wheel"], "key": line}],
-            "installer": {"unattended": true},
-            "iso": {"volume_id": "OS"},
-        }})
-    );
-    assert!(run.stderr.contains("\nBuilding manifest-anaconda-iso.json\n"), "{}", run.stderr);
-    assert!(run.stderr.contains(" of=/dev/STICK ") && !run.stderr.contains("testboot."), "{}", run.stderr);
-    assert_eq!((stage.kept(), names(&workspace.path("../podman/state/containers"))), (vec![], vec![]));
-    // It is there now, and a disk would need another configuration.
-    stage.calls();
-    assert_eq!(stage.ok(&disk).stdout, run.stdout);
-    assert_eq!(stage.calls(), [""; 0]);
-    assert!(
-        stage.failure("iso qcow2").contains("  [customizations.installer]: what it makes is no installer\n")
-    );
-
-    // With one that both can be made with, there is a run for each.
-    workspace.write("configs/builder/config.toml", "[customizations.kernel]\nappend = 'quiet'\n");
-    let report: Value = serde_json::from_str(&stage.ok("iso qcow2 raw --json").stdout).unwrap();
-    let formats: Vec<&str> = report["outputs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|output| output["format"].as_str().unwrap())
-        .collect();
-    assert_eq!(formats, ["raw", "qcow2", "iso"]);
-    let kernel = json!({"customizations": {"kernel": {"append": "quiet"}}});
-    assert_eq!(seen_in_iso(workspace, "../disks/os-t.iso"), kernel);
-    assert_eq!(stage.calls().iter().filter(|call| *call == "run").count(), 4);
-
-    // One that fails leaves the last one as it is.
-    let before = fingerprint(&workspace.path("../disks"));
-    stage.set_mode("fails");
-    workspace.write("configs/builder/config.toml", "");
-    let error = stage.failure("iso");
-    assert!(error.starts_with("error: making an installer of os-t: `podman run "), "{error}");
-    assert_eq!(fingerprint(&workspace.path("../disks")), before);
-    assert_eq!(stage.kept().len(), 1, "{:?}", stage.kept());
-}
-
-/// What image-builder makes of an image is that image on a CD: nothing is added.
-#[test]
-fn the_successor_takes_no_configuration_for_an_installer() {
-    let stage = Stage::new();
-    let workspace = &stage.workspace;
-    let iso = "iso --builder-image ghcr.io/osbuild/image-builder-cli:latest";
-    workspace.write(
-        "configs/builder/config.toml",
-        "[[customizations.user]]\nname = 'me'\n[[customizations.group]]\nname = 'data'\n\
-         [customizations.installer]\nunattended = true\n[customizations.iso]\nvolume_id = 'OS'\n",
-    );
-    assert_snapshot!(stage.failure(iso), @"
-    error: making an installer of os-t: the builder 'image-builder' cannot do what configs/builder asks for:
-      the user `me`, from config.toml or '--ssh-key': it takes users from the image
-      the group `data`: it makes no groups
-      [customizations.installer]: it takes its installer from the image
-      [customizations.iso]: it takes the ISO's names from the image
-    hint: bootc-image-builder does it: leave '--builder-image' out
-    ");
-    // Nothing slow came before.
-    assert_eq!(stage.calls(), ["info", "image", "info", "run"]);
-    workspace.write("configs/builder/config.toml", "[customizations.kernel]\nappend = 'quiet'\n");
-    let run = stage.ok(iso);
-    let line = "\niso: its kernel gets the arguments that the image says, not those of configs/builder\n";
-    assert!(run.stderr.contains(line), "{}", run.stderr);
-    assert_eq!(seen_in_iso(workspace, "../disks/os-t.iso"), json!({}));
-    assert_snapshot!(stage.failure("iso --builder bootc"), @"
-    error: bootc makes no iso here
-    hint: leave out iso, or '--builder': image-builder makes one of bootc images
-    ");
 }
 
 #[test]
@@ -470,19 +378,6 @@ fn an_interrupt_ends_the_container() {
     assert_eq!((names(&containers).len(), stage.kept().len()), (0, 1));
 }
 
-/// `disk` by a user who is not root.
-fn as_nobody(workspace: &Workspace, arguments: &str) -> Command {
-    fs::create_dir_all(workspace.path("target")).unwrap();
-    fs::set_permissions(workspace.path("../"), PermissionsExt::from_mode(0o755)).unwrap();
-    judge("chmod", &format!("-R a+rwX {}", workspace.path("target").display()));
-    let mut command = Command::new(program("setpriv"));
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", env!("CARGO_BIN_EXE_xtask")]);
-    command.args(arguments.split_whitespace());
-    workspace.prepare(&mut command);
-    command.env("HOME", workspace.path("../"));
-    command
-}
-
 #[test]
 fn an_image_that_was_in_the_storage_stays_there() {
     let stage = Stage::new();
@@ -491,112 +386,6 @@ fn an_image_that_was_in_the_storage_stays_there() {
     stage.ok("qcow2");
     assert!(stage.has_image());
     assert!(!stage.calls()[1..].contains(&"pull".to_owned()));
-}
-
-#[test]
-fn an_ordinary_user_goes_by_sudo() {
-    let stage = Stage::new();
-    let workspace = &stage.workspace;
-    stage.with_sudo();
-    let run = Run::new(stage.disk_as_nobody("raw").output().unwrap());
-    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
-    let calls = fs::read_to_string(workspace.path("../podman/state/calls")).unwrap();
-    assert!(calls.contains(" --chown 65534:65534 "), "{calls}");
-    let by_sudo = fs::read_to_string(workspace.path("../podman/sudo.calls")).unwrap();
-    // The one that takes long is called by a shell, while sudo is reminded of the user.
-    let count = |name: &str| by_sudo.lines().filter(|program| *program == name).count();
-    assert_eq!((count("podman") + 1, count("sh")), (calls.lines().count(), 1), "{by_sudo}");
-    assert!(count("--validate") >= 1, "{by_sudo}");
-}
-
-/// A builder takes longer than sudo remembers its user.
-#[test]
-fn a_disk_that_is_made_is_not_lost_for_want_of_a_password() {
-    for builder in
-        ["quay.io/centos-bootc/bootc-image-builder:latest", "ghcr.io/osbuild/image-builder-cli:latest"]
-    {
-        let stage = Stage::new();
-        stage.with_sudo();
-        stage.set_mode("late");
-        let run = Run::new(stage.disk_as_nobody(&format!("raw --builder-image {builder}")).output().unwrap());
-        assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
-        judge("sfdisk", &format!("--verify {}", stage.workspace.path("target/disks/os-t.raw").display()));
-        // What is left is told.
-        let hint = format!("hint: run 'sudo podman image rm {}'", stage.image);
-        assert!(run.stderr.contains(&hint), "{}", run.stderr);
-    }
-}
-
-#[test]
-fn an_ordinary_user_removes_what_root_wrote_for_a_killed_run() {
-    let stage = Stage::new();
-    let workspace = &stage.workspace;
-    stage.with_sudo();
-    stage.set_mode("slow");
-    // Whoever makes such a command lets everybody write to what is there by then.
-    let [first, expired, second, third] = [(); 4].map(|()| stage.disk_as_nobody("qcow2"));
-    let disk = |mut command: Command| Run::new(command.output().unwrap());
-    let mut child = start(first);
-    let unfinished = workspace.path("target/xtask/raw/.unfinished");
-    wait_until("the builder's start", || unfinished.join("image/disk.raw").exists());
-    child.kill().unwrap();
-    child.wait().unwrap();
-    judge("chown", &format!("-R 0:0 {}", unfinished.join("image").display()));
-    let containers = workspace.path("../podman/state/containers");
-    stage.set_mode("well");
-    workspace.write("../podman/sudo.expired", "");
-    let error = disk(expired).failure();
-    assert!(error.contains("hint: run 'sudo -v' before"), "{error}");
-    assert!(unfinished.join("image/disk.raw").exists());
-    fs::remove_file(workspace.path("../podman/sudo.expired")).unwrap();
-    let run = disk(second);
-    assert_eq!(run.code, Some(0), "{}", run.stderr);
-    assert_eq!((names(&containers), stage.has_image(), unfinished.exists()), (vec![], false, false));
-
-    // Where no container did it, root's own run did.
-    fs::create_dir_all(unfinished.join("image")).unwrap();
-    fs::write(unfinished.join("image/disk.raw"), "").unwrap();
-    judge("chmod", &format!("755 {}", unfinished.join("image").display()));
-    let folder = unfinished.canonicalize().unwrap();
-    workspace.write("configs/builder/config.toml", "");
-    let error = disk(third).failure();
-    assert!(error.contains(&format!("run 'sudo rm -r {}'", folder.display())), "{error}");
-}
-
-/// An ordinary user on a machine without an engine, and an image that fits nowhere.
-#[test]
-fn all_that_is_missing_is_told_at_once() {
-    let workspace = Workspace::with_standin();
-    let large = "oci:../large:t";
-    write_image(&workspace.path("../large"), &[], json!({"containers.bootc": "1"}), Some(9 << 50));
-    let settings = SETTINGS.replace("registry.example", "127.0.0.1:1");
-    workspace.write("Cargo.toml", &settings);
-    fs::create_dir(workspace.path("../bin")).unwrap();
-
-    let error = |builder: &str| {
-        let disk = format!("disk qcow2 --from {large} --output target/disks {builder}");
-        let mut command = as_nobody(&workspace, &disk);
-        command.env("PATH", workspace.path("../bin"));
-        let error = Run::new(command.output().unwrap()).failure();
-        assert!(!workspace.path("target/disks").exists());
-        // How much is free differs.
-        let error = error.replace(workspace.path("../").to_str().unwrap(), "DIR/");
-        error
-            .lines()
-            .map(|line| match line.split_once(" are free for ") {
-                Some((_, rest)) => format!("SOME are free for {rest}\n"),
-                None => format!("{line}\n"),
-            })
-            .collect::<String>()
-    };
-    assert_snapshot!(error(""), @"
-    error: podman is missing: it runs builders of disks
-    image-builder has to be root: it attaches and mounts disks
-    oci:../large:t lacks layers, which are in another place, and 127.0.0.1:PORT/os:t did not say whether it has the image (http://127.0.0.1:PORT/v2/os/manifests/t cannot be reached: Connection refused (os error 111))
-    SOME are free for /var/lib/containers/storage, DIR/ws/target/xtask/raw, DIR/ws/target/disks, and it takes about 70932 TB
-    hint: run 'sudo apt-get install podman'; as root, '--yes' does it; run 'sudo -v' before it, or run it as root; make the image with '--full', or push it, so that podman can pull it; free some space: 'sudo podman system prune' removes images that are not used
-    ");
-    assert!(error("--builder bootc").contains("\nbootc has to be root: "));
 }
 
 #[test]
@@ -694,133 +483,6 @@ fn dist_does_without_disks_that_only_root_makes() {
     assert!(dist("--builder bootc").failure().contains("podman is missing"));
 }
 
-/// An image that installs itself as bootc's do, of this machine's own programs.
-fn self_installing(workspace: &Workspace) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin/podman/bootc");
-    let programs = [
-        "sh",
-        "cat",
-        "dd",
-        "mkfs.ext4",
-        "mount",
-        "umount",
-        "losetup",
-        "sfdisk",
-        "sleep",
-        "touch",
-        "readlink",
-    ];
-    let mut files: Vec<(String, Vec<u8>)> = vec![("usr/bin/bootc".to_owned(), fs::read(script).unwrap())];
-    let mut add = |path: &Path, name: String| {
-        if !files.iter().any(|(other, _)| *other == name) {
-            files.push((name, fs::read(path).unwrap()));
-        }
-    };
-    for name in programs {
-        let path = program(name);
-        for library in
-            judge("ldd", path.to_str().unwrap()).split_whitespace().filter(|word| word.starts_with('/'))
-        {
-            add(Path::new(library), library.trim_start_matches('/').to_owned());
-        }
-        add(&path, format!("usr/bin/{name}"));
-    }
-    let files: Vec<_> =
-        files.iter().map(|(name, content)| (name.as_str(), content.as_slice(), 0o755)).collect();
-    write_image(&workspace.path("../self"), &files, json!({"containers.bootc": "1"}), None);
-    "oci:../self:t".to_owned()
-}
-
-/// The file of the stand-in for bootc, in a disk's root.
-fn seen(raw: &Path) -> String {
-    let disk = format!("{}?offset=1048576", raw.display());
-    let output = Command::new(program("debugfs")).args(["-R", "cat /seen", &disk]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The loop devices of this machine whose file has this number, or was removed although they have it.
-fn loop_devices(inode: u64) -> usize {
-    let list = judge("losetup", "--list --noheadings --output NAME,BACK-INO,BACK-FILE");
-    let is_ours = |line: &&str| {
-        line.split_whitespace().nth(1) == Some(&inode.to_string()) || line.ends_with("/disk.raw (deleted)")
-    };
-    list.lines().filter(is_ours).count()
-}
-
-#[test]
-fn an_image_installs_itself_in_real_podman() {
-    let workspace = Workspace::new();
-    let image = self_installing(&workspace);
-    let engine = |mut command: Command| {
-        set_up_engine(&workspace, &mut command);
-        command
-    };
-    let disk = |more: &str| {
-        let disk =
-            format!("disk raw qcow2 --from {image} --size 1GiB --output ../disks --builder bootc {more}");
-        engine(workspace.command(&disk))
-    };
-    let configure = |append: &str| {
-        workspace
-            .write("configs/builder/config.toml", &format!("[customizations.kernel]\nappend = '{append}'\n"));
-    };
-    let containers = || {
-        let mut command = engine(Command::new(program("podman")));
-        let output = command.args(["ps", "--all", "--quiet"]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-
-    configure("console=tty0 a=b,c");
-    let run = Run::new(disk("").output().unwrap());
-    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
-    assert!(run.stderr.contains("\nInstallation complete!\n"), "{}", run.stderr);
-    let raw = workspace.path("../disks/t.raw");
-    judge("sfdisk", &format!("--verify {}", raw.display()));
-    let qcow2 = workspace.path("../disks/t.qcow2");
-    judge("qemu-img", &format!("compare -f raw -F qcow2 {} {}", raw.display(), qcow2.display()));
-    assert_snapshot!(seen(&raw), @r#" --generic-image --via-loopback --skip-fetch-check <console=tty0><a=b,c>"#);
-    assert_eq!(fs::metadata(&raw).unwrap().uid(), rustix::process::geteuid().as_raw());
-    // A host looks for the next version where the project's images are.
-    assert!(run.stderr.contains("\nbrought registry.example/os:t into podman's storage\n"), "{}", run.stderr);
-    let images = || {
-        let mut command = engine(Command::new(program("podman")));
-        String::from_utf8(command.args(["images", "--all", "--quiet"]).output().unwrap().stdout).unwrap()
-    };
-    assert_eq!(images(), "");
-
-    let before = fingerprint(&workspace.path("../disks"));
-    let kept = || names(&workspace.path("target/xtask/raw"));
-    configure("standin.fails");
-    let error = Run::new(disk("").output().unwrap()).failure();
-    for part in ["error: no kernel found\n", "and before, on standard output\n    Installing image\nhint: "] {
-        assert!(error.contains(part), "{error}");
-    }
-    assert_eq!((loop_devices(0), containers()), (0, String::new()));
-
-    configure("standin.slow");
-    let unfinished = workspace.path("target/xtask/raw/.unfinished");
-    for signal in [Signal::INT, Signal::TERM] {
-        let child = start(disk(""));
-        wait_until("the mount", || unfinished.join("attached").exists());
-        let inode = fs::metadata(unfinished.join("disk.raw")).unwrap().ino();
-        assert_eq!(loop_devices(inode), 2);
-        interrupt(child, signal);
-        assert_eq!((loop_devices(inode), containers()), (0, String::new()));
-    }
-    assert_eq!((fingerprint(&workspace.path("../disks")), kept().len()), (before, 1));
-
-    let mut child = start(disk(""));
-    wait_until("the mount", || unfinished.join("attached").exists());
-    let inode = fs::metadata(unfinished.join("disk.raw")).unwrap().ino();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(loop_devices(inode), 2);
-    configure("console=tty0");
-    let run = Run::new(disk("").output().unwrap());
-    assert_eq!(run.code, Some(0), "{}{}", run.stdout, run.stderr);
-    assert_eq!((loop_devices(inode), containers(), images()), (0, String::new(), String::new()));
-}
-
 #[test]
 fn stand_ins_are_sound() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/standin/podman");
@@ -829,7 +491,7 @@ fn stand_ins_are_sound() {
 
 /// Writes an image of one layer as tag `t`: files, labels, and what its layer claims to have in bytes
 /// if that is not the truth.
-fn write_image(dir: &Path, files: &[(&str, &[u8], u32)], labels: Value, claims: Option<u64>) {
+pub(crate) fn write_image(dir: &Path, files: &[(&str, &[u8], u32)], labels: Value, claims: Option<u64>) {
     let layout = Layout::create(dir);
     let mut builder = tar::Builder::new(Vec::new());
     for folder in ["dev/", "mnt/", "output/", "proc/", "run/", "sys/", "tmp/", "var/lib/containers/storage/"]

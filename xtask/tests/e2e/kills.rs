@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::breaks::assert_as_fresh;
 use crate::harness::judge;
 use crate::interrupts::{names, wait_until};
-use crate::pack::{assert_as_fresh, assert_exported, assert_same, with_disks};
+use crate::pack::{assert_exported, assert_same, with_disks};
 use crate::testing::{Fault, FaultProxy, Registry, program};
 
 /// How often a run is killed.

@@ -4,10 +4,13 @@
 
 mod archive;
 mod base;
+mod base_failures;
 mod bases;
 mod boot;
+mod breaks;
 mod builders;
 mod config;
+mod containerfiles;
 mod disk;
 mod docs;
 mod engine;
@@ -24,13 +27,17 @@ mod jobs;
 mod kills;
 mod manners;
 mod new_app;
+mod osbuild_installer;
 mod pack;
 mod published;
 mod referrers;
+mod refused_disks;
 mod release;
 mod root;
+mod self_installing;
 mod sign;
 mod standin;
+mod sudo;
 #[allow(dead_code, unused_imports, reason = "the unit tests use the rest")]
 #[path = "../../src/testing/mod.rs"]
 mod testing;

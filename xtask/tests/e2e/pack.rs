@@ -1,28 +1,26 @@
 //! Packed disks: podman, skopeo and crane read them, and they come back as they were.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use serde_json::{Value, json};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use serde_json::Value;
 
-use crate::harness::{INDEX, MANIFEST, REF_NAME, Run, Workspace, fingerprint, judge, sha256, skopeo_push};
-use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::harness::{Workspace, fingerprint, judge, sha256};
 use crate::root;
 use crate::standin::set_up_engine;
-use crate::testing::{Fault, FaultProxy, Registry, Seen, program};
+use crate::testing::{Fault, FaultProxy, Registry, program};
 
-const MIB: u64 = 1 << 20;
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const MIB: u64 = 1 << 20;
+
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// A sparse disk: every eighth mebibyte holds something, which does not shrink.
-fn write_raw(path: &Path, mebibytes: u64) {
+pub(crate) fn write_raw(path: &Path, mebibytes: u64) {
     let file = File::create(path).unwrap();
     file.set_len(mebibytes * MIB).unwrap();
     for at in (0..mebibytes).step_by(8) {
@@ -40,7 +38,7 @@ pub(crate) fn with_disks(formats: &str, mebibytes: u64) -> Workspace {
     workspace
 }
 
-fn blocks(path: &Path) -> u64 {
+pub(crate) fn blocks(path: &Path) -> u64 {
     fs::metadata(path).unwrap().blocks()
 }
 
@@ -313,349 +311,6 @@ fn what_it_is_is_said_without_its_layer() {
     ");
 }
 
-/// An app image on the stand-in base, in a registry as `debian-13-v1`.
-fn write_system(workspace: &Workspace, image: &str) {
-    let standin = Workspace::with_standin();
-    let tag = "debian-13-v1";
-    standin.ok(&format!("build --base oci:../standin:t --to {image}:{tag} --app-version v1"));
-    crate::harness::copy(&standin.path("../standin"), &workspace.path("../standin"));
-}
-
-#[test]
-fn what_does_not_do_is_refused() {
-    let workspace = with_disks("raw", 8);
-    let fails = |arguments: &str| workspace.failure(arguments);
-    assert_snapshot!(fails("pack ../gone.qcow2"), @"
-    error: packing ../gone.qcow2: No such file or directory (os error 2)
-    hint: name a disk that is there: 'cargo xtask disk' makes some
-    ");
-    fs::write(workspace.path("../text.qcow2"), "no disk at all").unwrap();
-    assert_snapshot!(fails("pack ../text.qcow2"), @"
-    error: packing ../text.qcow2: it is no qcow2: it is too short
-    hint: name the file with the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova, .tar.gz
-    ");
-    assert_snapshot!(fails("pack ../text.txt"), @"
-    error: the name of ../text.txt does not say which format it has
-    hint: give it the ending of its format: .qcow2, .raw, .ami.raw, .vmdk, .vhd, .ova or .tar.gz
-    ");
-    assert_snapshot!(fails("pack ../os.raw"), @"
-    error: nothing says which distro and version ../os.raw is of
-    hint: name the file <distro>-<version>, as 'cargo xtask disk' does, or say where it goes: '--to REF'
-    ");
-    assert_snapshot!(fails("pack ../os.raw ../disks/debian-13-v1.raw --to oci:../out:t"), @"
-    error: oci:../out:t is one image, and 2 disks are to be packed
-    hint: pack one at a time, or name a folder without a tag: 'oci:DIR'
-    ");
-    assert_snapshot!(fails("pack ../os.raw --to out"), @"
-    error: docker.io/library/out:latest is among the images that Docker alone publishes
-    hint: a folder is written 'oci:out'
-    ");
-    let twice = "pack ../disks/debian-13-v1.raw ../disks/debian-13-v1.raw";
-    assert_snapshot!(fails(twice), @"
-    error: two of the disks would become the same image
-    hint: pack one at a time, and say where it goes: '--to REF'
-    ");
-    // 11 GB of data that is compressed already: no registry takes it, and nothing is read.
-    let big = File::create(workspace.path("../debian-13-v1.qcow2")).unwrap();
-    big.set_len(11_000_000_000).unwrap();
-    big.write_all_at(b"QFI\xfb\0\0\0\x03", 0).unwrap();
-    big.write_all_at(&(20_u64 << 30).to_be_bytes(), 24).unwrap();
-    assert_snapshot!(fails("pack ../debian-13-v1.qcow2"), @"
-    error: packing ../debian-13-v1.qcow2: its layer has 11000002048 bytes, and registries take 10.0 GB at most
-    hint: put less on the disk, or pack another format of it: qcow2 is the smallest, and 'ls -l' shows how large it becomes
-    ");
-    assert!(!workspace.path("target/dist/oci").exists());
-    let run = workspace.run("pack qcow");
-    assert_eq!(run.code, Some(2));
-    assert!(run.stderr.contains("did you mean `qcow2`?"), "{}", run.stderr);
-    assert_eq!(workspace.run("build --app-version qcow2-v1").code, Some(2));
-
-    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
-    // A disk that somebody has changed since, such as a machine that ran.
-    fs::write(workspace.path("debian-13-v1.raw"), "mine").unwrap();
-    assert_snapshot!(fails("pull oci:../out:t"), @"
-    error: debian-13-v1.raw is there, and is another disk
-    hint: name another with '-o FILE', or add '--force' to replace it
-    ");
-    assert_eq!(fs::read(workspace.path("debian-13-v1.raw")).unwrap(), b"mine");
-    assert_snapshot!(fails("pull oci:../out:t --platform linux/s390x -o ../back.raw"), @"
-    error: reading oci:../out:t: it is for linux/amd64
-    hint: leave out '--platform'
-    ");
-    let standin = Workspace::with_standin();
-    assert_snapshot!(standin.failure("pull oci:../standin:t"), @"
-    error: reading oci:../standin:t: it is no packed disk
-    hint: 'cargo xtask inspect' shows what it is; 'podman pull' and 'skopeo copy' bring images of other kinds
-    ");
-
-    // Damage, in the layout.
-    let layout = workspace.layout("../out");
-    let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
-    let blob = layout.blob_path(&layer);
-    let mut bytes = fs::read(&blob).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last / 2] ^= 1;
-    fs::write(&blob, &bytes).unwrap();
-    workspace.failure("pull oci:../out:t -o ../back.raw");
-    assert!(!workspace.path("../back.raw").exists());
-    fs::write(&blob, &bytes[..last]).unwrap();
-    workspace.failure("pull oci:../out:t -o ../back.raw");
-    assert!(!workspace.path("../back.raw").exists());
-}
-
-/// An image whose manifest and config are as they should be, and whose layer is anything.
-#[test]
-fn a_hostile_layer_leaves_nothing() {
-    let workspace = with_disks("raw", 8);
-    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
-    let layout = workspace.layout("../out");
-    let good = layout.manifest("t");
-    let entry = |path: &str, kind: tar::EntryType, size: u64| {
-        let mut header = tar::Header::new_gnu();
-        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-        header.set_entry_type(kind);
-        header.set_size(size);
-        header.set_mode(0o644);
-        header.set_link_name("/etc/passwd").unwrap();
-        header.set_cksum();
-        header.as_bytes().to_vec()
-    };
-    let disk = "disk/debian-13-v1.raw";
-    let whole = [entry(disk, tar::EntryType::Regular, 8 * MIB), vec![0; 8 << 20]].concat();
-    let registry = Registry::crane();
-    for (tar, expected) in [
-        (entry(disk, tar::EntryType::Symlink, 0), "in it is a symbolic link, not a file"),
-        (entry("disk/../../escape", tar::EntryType::Regular, 0), "it holds `disk/../../escape`"),
-        (entry(disk, tar::EntryType::Regular, 9 * MIB), "has 9437184 bytes, and 8388608 were announced"),
-        ([whole.clone(), entry("second", tar::EntryType::Regular, 0)].concat(), "it holds `second`"),
-        ([whole.clone(), vec![0; 64 << 20]].concat(), "it goes on behind its end"),
-        ([whole, vec![0; 1024]].concat(), "was promised"),
-    ] {
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(&tar).unwrap();
-        let mut manifest = good.clone();
-        manifest["layers"][0] =
-            layout.put(&gzip.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip");
-        let mut config = layout.json(&good["config"]["digest"]);
-        config["rootfs"]["diff_ids"][0] = sha256(&tar).into();
-        manifest["config"] = layout.put(config.to_string().as_bytes(), CONFIG);
-        let mut manifest = layout.put(manifest.to_string().as_bytes(), MANIFEST);
-        manifest["annotations"] = json!({REF_NAME: "t"});
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
-        fs::write(layout.dir.join("index.json"), index.to_string()).unwrap();
-        let name = format!("{}/me/os:t", registry.address());
-        skopeo_push(&format!("oci:{}:t", layout.dir.display()), &name, "");
-        fs::create_dir_all(workspace.path("../pulled")).unwrap();
-        for from in ["oci:../out:t", &name] {
-            let error = workspace.failure(&format!("pull {from} -o ../pulled"));
-            assert!(error.contains(expected), "{error}");
-            assert!(
-                error.contains("hint: the image is damaged or hostile, and nothing of it was kept"),
-                "{error}"
-            );
-            assert_eq!(names(&workspace.path("../pulled")), [""; 0]);
-        }
-    }
-}
-
-/// Whether a request is for a layer, which is the larger blob.
-fn is_layer(seen: &Seen, hex: &str) -> bool {
-    seen.method == "GET" && seen.path().ends_with(hex)
-}
-
-#[test]
-fn a_pull_that_breaks_goes_on_where_it_was() {
-    let workspace = with_disks("qcow2", 64);
-    let registry = Registry::docker();
-    let direct = format!("{}/me/os:disk", registry.address());
-    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
-    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
-    let layer = hex.clone();
-    let proxy = FaultProxy::before(&registry, move |seen| match is_layer(seen, &layer) && seen.earlier < 3 {
-        // The connection breaks when half of what was asked for is there.
-        true => Fault::Change(|mut answer| {
-            answer.truncate(answer.len() / 2);
-            answer
-        }),
-        false => Fault::Pass,
-    });
-    let through = direct.replace(registry.address(), proxy.address());
-    workspace.ok(&format!("pull {through} -o ../back.qcow2"));
-    assert_same(&workspace.path("../back.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
-    let ranges: Vec<String> = proxy
-        .seen()
-        .iter()
-        .filter(|seen| is_layer(seen, &hex))
-        .map(|seen| seen.header("range").unwrap_or("all").to_owned())
-        .collect();
-    assert_eq!((ranges.len(), ranges[0].as_str()), (4, "all"), "{ranges:?}");
-    assert!(ranges[1..].iter().all(|range| range.starts_with("bytes=")), "{ranges:?}");
-
-    // A flipped bit is seen, and the file that was there stays.
-    let blob = registry.blob_path(&hex);
-    let mut bytes = fs::read(&blob).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&blob, bytes).unwrap();
-    fs::write(workspace.path("../back.qcow2"), "old").unwrap();
-    let error = workspace.failure(&format!("pull {direct} -o ../back.qcow2"));
-    assert!(error.contains("was promised, but what came is"), "{error}");
-    assert_eq!(fs::read(workspace.path("../back.qcow2")).unwrap(), b"old");
-}
-
-#[test]
-fn a_pull_that_is_ended_leaves_nothing() {
-    let workspace = with_disks("qcow2", 64);
-    let registry = Registry::docker();
-    let direct = format!("{}/me/os:disk", registry.address());
-    let report = workspace.json(&format!("pack ../disks/debian-13-v1.qcow2 --to {direct}"));
-    let hex = report["packed"][0]["layer"]["digest"].as_str().unwrap().replace("sha256:", "");
-    // Half comes, and what is asked for then never does.
-    let proxy =
-        FaultProxy::before(&registry, move |seen| match (is_layer(seen, &hex), seen.header("range")) {
-            (true, None) => Fault::Change(|mut answer| {
-                answer.truncate(answer.len() / 2);
-                answer
-            }),
-            (true, Some(_)) => Fault::Silence,
-            (false, _) => Fault::Pass,
-        });
-    let folder = workspace.path("../pulled");
-    fs::create_dir(&folder).unwrap();
-    let through = direct.replace(registry.address(), proxy.address());
-    let is_half = || proxy.seen().iter().any(|seen| seen.header("range").is_some());
-    for signal in [Signal::INT, Signal::KILL] {
-        proxy.forget();
-        let child = start(workspace.command(&format!("pull {through} -o ../pulled")));
-        wait_until("half of the pull", is_half);
-        match signal {
-            Signal::INT => interrupt(child, signal),
-            _ => {
-                kill_process(Pid::from_child(&child), signal).unwrap();
-                child.wait_with_output().unwrap();
-            }
-        }
-        assert_eq!(names(&folder), [""; 0], "nothing is left over");
-    }
-    workspace.ok(&format!("pull {direct} -o ../pulled"));
-    assert_eq!(names(&folder), ["debian-13-v1.qcow2"]);
-    assert_same(&folder.join("debian-13-v1.qcow2"), &workspace.path("../disks/debian-13-v1.qcow2"));
-}
-
-#[test]
-fn a_full_disk_leaves_the_file_that_was_there() {
-    let workspace = with_disks("raw", 64);
-    workspace.ok("pack ../disks/debian-13-v1.raw --to oci:../out:t");
-    fs::create_dir(workspace.path("../full")).unwrap();
-    // In a mount namespace of its own, the small disk is gone when the shell ends.
-    let script = format!(
-        "set -eu
-        mount -t tmpfs -o size=1m tmpfs ../full
-        echo old > ../full/os.raw
-        code=0
-        {} pull oci:../out:t -o ../full/os.raw || code=$?
-        test \"$(ls -A ../full) $(cat ../full/os.raw)\" = 'os.raw old'
-        exit $code",
-        env!("CARGO_BIN_EXE_xtask")
-    );
-    let mut unshare = Command::new(program("unshare"));
-    unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
-    workspace.prepare(unshare.args(["sh", "-c", &script]));
-    assert_snapshot!(Run::new(unshare.output().unwrap()).failure(), @"
-    error: pulling into ../full/os.raw: No space left on device (os error 28)
-    hint: free some space: 'df -h' shows where it went, and 'rm -r target/dist' frees what can be made again
-    ");
-}
-
-#[test]
-fn a_pack_that_is_ended_leaves_nothing() {
-    let workspace = Workspace::new();
-    // Enough to be caught in the middle of it.
-    let raw = workspace.path("../debian-13-v1.raw");
-    write_raw(&raw, 2048);
-    workspace.ok("pack ../debian-13-v1.raw --to oci:../fresh:t");
-    for signal in [Signal::INT, Signal::KILL, Signal::KILL] {
-        let child = start(workspace.command("pack ../debian-13-v1.raw --to oci:../out:t"));
-        let stat = format!("/proc/{}/io", child.id());
-        wait_until("writing", || {
-            let text = fs::read_to_string(&stat).unwrap_or_default();
-            let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
-            written.is_some_and(|count| count > 3_000_000)
-        });
-        match signal {
-            Signal::INT => interrupt(child, signal),
-            _ => {
-                kill_process(Pid::from_child(&child), signal).unwrap();
-                child.wait_with_output().unwrap();
-            }
-        }
-        let out = workspace.layout("../out");
-        assert_eq!(out.tags(), [""; 0]);
-        out.check_blobs();
-    }
-    workspace.ok("pack ../debian-13-v1.raw --to oci:../out:t");
-    assert_as_fresh(&workspace);
-}
-
-/// The layout `out`, after runs that were ended, is what an undisturbed one left in `fresh`.
-pub(crate) fn assert_as_fresh(workspace: &Workspace) {
-    let files = |path: &str| -> Vec<_> {
-        let root = workspace.path(path);
-        fingerprint(&root).into_keys().map(|file| file.strip_prefix(&root).unwrap().to_owned()).collect()
-    };
-    assert_eq!(files("../out"), files("../fresh"), "the same blobs, and nothing is left over");
-    workspace.layout("../out").check_blobs();
-}
-
-#[test]
-fn a_push_of_a_disk_that_is_ended_moves_no_tag() {
-    let workspace = with_disks("raw", 64);
-    let registry = Registry::docker();
-    let direct = format!("{}/me/os:disk", registry.address());
-    let is_stuck = Arc::new(AtomicBool::new(true));
-    let stuck = is_stuck.clone();
-    let proxy = FaultProxy::before(&registry, move |seen| {
-        let is_large = seen.header("content-length").is_some_and(|length| length.len() >= 6);
-        let stops = stuck.load(Ordering::SeqCst) && seen.method == "PUT" && is_large;
-        // Half of it goes through, and then the line is dead.
-        if stops { Fault::CutRequest(1_000_000) } else { Fault::Pass }
-    });
-    let through = direct.replace(registry.address(), proxy.address());
-    let pack = format!("pack ../disks/debian-13-v1.raw --to {through}");
-    let child = start(workspace.command(&pack));
-    wait_until("an upload that broke", || proxy.count("PUT", "uploads") > 1);
-    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
-    child.wait_with_output().unwrap();
-    let absent = Command::new(program("crane")).args(["digest", &direct]).stderr(Stdio::null()).output();
-    assert!(!absent.unwrap().status.success(), "there is no tag");
-
-    is_stuck.store(false, Ordering::SeqCst);
-    let text = workspace.ok(&pack);
-    let digest = judge("crane", &format!("digest {direct}"));
-    assert_eq!(text, format!("{}  {through}", digest.trim()));
-    assert_exported(&direct, &workspace.path("../disks/debian-13-v1.raw"));
-}
-
-#[test]
-fn a_push_of_a_disk_that_breaks_is_made_and_sent_again() {
-    let workspace = with_disks("raw", 64);
-    let registry = Registry::docker();
-    let direct = format!("{}/me/os:disk", registry.address());
-    let is_large = |seen: &Seen| seen.header("content-length").is_some_and(|length| length.len() >= 6);
-    let cuts = Arc::new(AtomicUsize::new(0));
-    let count = cuts.clone();
-    let proxy = FaultProxy::before(&registry, move |seen| {
-        let breaks = seen.method == "PUT" && is_large(seen) && count.fetch_add(1, Ordering::SeqCst) < 2;
-        if breaks { Fault::CutRequest(1_000_000) } else { Fault::Pass }
-    });
-    let through = direct.replace(registry.address(), proxy.address());
-    let text = workspace.ok(&format!("pack ../disks/debian-13-v1.raw --to {through}"));
-    assert_eq!(cuts.load(Ordering::SeqCst), 3);
-    let digest = judge("crane", &format!("digest {direct}"));
-    assert_eq!(text, format!("{}  {through}", digest.trim()));
-    assert_exported(&direct, &workspace.path("../disks/debian-13-v1.raw"));
-}
-
 /// The whole way, with a disk of a real system.
 #[test]
 fn dist_pushes_its_disks_before_the_image() {
@@ -716,4 +371,12 @@ fn dist_pushes_its_disks_before_the_image() {
     assert_eq!(proxy.seen().iter().filter(|seen| seen.method == "PUT").count(), 0, "{:?}", proxy.lines());
     let packed_again = workspace.json(&format!("pack qcow2 --base {base} --app-version v1 --image {image}"));
     assert_eq!(packed_again["packed"][0]["digest"], packed["digest"], "the layout gets the same");
+}
+
+/// An app image on the stand-in base, in a registry as `debian-13-v1`.
+pub(crate) fn write_system(workspace: &Workspace, image: &str) {
+    let standin = Workspace::with_standin();
+    let tag = "debian-13-v1";
+    standin.ok(&format!("build --base oci:../standin:t --to {image}:{tag} --app-version v1"));
+    crate::harness::copy(&standin.path("../standin"), &workspace.path("../standin"));
 }
