@@ -108,7 +108,7 @@ fn a_size_that_lies_is_refused() {
     for claim in [b"00000010000\0", b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0"] {
         assert_eq!(change(claim), format!("it ends within `{path}`"));
     }
-    assert_eq!(change(&[0xff; 12]), "it is no tar, or it is cut off: size overflow");
+    assert_eq!(change(&[0xff; 12]), "it is no tar, or it is cut off");
     assert_eq!(change(b"00000002257\0"), "a blob in it is not what its name says");
 }
 
