@@ -19,6 +19,14 @@ pub(super) const QEMU_IMG: Need = Need {
 };
 
 const GIB: u64 = 1 << 30;
+/// So much of a disk has the folders of its EFI system partition: all builders put it first, and mkfs.fat
+/// puts them behind its tables.
+const START_MIB: &str = "64";
+/// In bytes, and what begins one: the name that firmware looks for without being told, as FAT has it.
+/// Source: UEFI specification, 3.5.1.1; Microsoft, FAT specification, 6.1.
+const DIRECTORY_ENTRY: usize = 32;
+const LOADER_AMD64: &[u8] = b"BOOTX64 EFI";
+const LOADER_ARM64: &[u8] = b"BOOTAA64EFI";
 
 /// A disk in a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +59,26 @@ pub(super) fn layer_over(disk: &Path, folder: &Path) -> Result<PathBuf> {
     let size = (size + grown_by(size)).to_string();
     exec::run(cmd!(sh, "qemu-img create -q -f qcow2 -F {format} -b {name} {layer} {size}"))
         .with_context(|| format!("making a layer over {}", disk.display()))?;
+    let start = folder.join("start.raw");
+    let read =
+        exec::run(cmd!(sh, "qemu-img dd -f qcow2 -O raw bs=1M count={START_MIB} if={layer} of={start}"));
+    let bytes = read.map_err(anyhow::Error::from).and_then(|()| Ok(fs::read(&start)?));
+    check_boot_loader(&bytes.with_context(reading)?, disk)?;
+    fs::remove_file(&start).with_context(|| format!("removing {}", start.display()))?;
     Ok(layer)
+}
+
+/// Refuses a disk that has a boot loader, and none for the machine here: it would be waited for in vain.
+fn check_boot_loader(start: &[u8], disk: &Path) -> Result<()> {
+    let has = |name: &[u8]| start.chunks_exact(DIRECTORY_ENTRY).any(|entry| entry.starts_with(name));
+    if has(LOADER_AMD64) || !has(LOADER_ARM64) {
+        return Ok(());
+    }
+    Err(anyhow!("{} is for arm64, and the machine here is an amd64 one", disk.display())).hint(format!(
+        "boot it by hand, with qemu-system-arm and qemu-efi-aarch64 from Debian: 'qemu-system-aarch64 -machine virt \
+         -cpu max -m 2048 -nographic -snapshot -bios /usr/share/qemu-efi-aarch64/QEMU_EFI.fd -drive if=virtio,file={}'",
+        disk.display()
+    ))
 }
 
 /// By how much more a guest's disk has: so much that a root file system that did not grow is told
@@ -143,6 +170,22 @@ mod tests {
         assert_eq!(find("b.ova").unwrap_err().to_string(), "there is no VMDK in it");
         assert!(find("c.ova").is_err());
         assert!(find("x.tar.gz").unwrap_err().to_string().ends_with("x.tar.gz is no disk that QEMU boots"));
+    }
+
+    #[test]
+    fn a_disk_for_other_processors_is_refused() {
+        let check = |loaders: &[&[u8]]| {
+            let mut start = vec![0; 4096];
+            for (number, loader) in loaders.iter().enumerate() {
+                let at = 512 + number * DIRECTORY_ENTRY;
+                start[at..at + loader.len()].copy_from_slice(loader);
+            }
+            check_boot_loader(&start, Path::new("os.qcow2")).map_err(|error| error.to_string()).err()
+        };
+        let refused = Some("os.qcow2 is for arm64, and the machine here is an amd64 one".to_owned());
+        assert_eq!(check(&[LOADER_ARM64]), refused);
+        // A BIOS needs no such loader, and one disk may be for both.
+        assert_eq!((check(&[]), check(&[LOADER_AMD64, LOADER_ARM64])), (None, None));
     }
 
     #[test]

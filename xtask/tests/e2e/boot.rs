@@ -200,6 +200,13 @@ fn what_is_no_disk_is_told() {
     ");
     fs::write(workspace.path("../x.ova"), "x").unwrap();
     insta::assert_snapshot!(workspace.failure("vm test ../x.ova --firmware bios"), @"error: reading the disk ../x.ova: it is no OVA: failed to read entire block");
+    let mut arm = vec![0; 4 << 20];
+    arm[3 << 20..][..11].copy_from_slice(b"BOOTAA64EFI");
+    fs::write(workspace.path("../arm.raw"), arm).unwrap();
+    insta::assert_snapshot!(workspace.failure("vm run ../arm.raw --firmware bios"), @"
+    error: ../arm.raw is for arm64, and the machine here is an amd64 one
+    hint: boot it by hand, with qemu-system-arm and qemu-efi-aarch64 from Debian: 'qemu-system-aarch64 -machine virt -cpu max -m 2048 -nographic -snapshot -bios /usr/share/qemu-efi-aarch64/QEMU_EFI.fd -drive if=virtio,file=../arm.raw'
+    ");
     let missing = workspace.failure("vm test ../x.qcow2 --upgrade-to oci:../gone:t");
     insta::assert_snapshot!(missing, @"
     error: reading oci:../gone:t: opening the OCI layout ../gone: No such file or directory (os error 2)
