@@ -15,6 +15,8 @@ pub(crate) enum TemplateError {
         "it mentions {{{{{0}}}}}, which is nothing; there are {{{{name}}}}, {{{{disk_file}}}}, {{{{disk_file_size}}}} and {{{{capacity}}}}"
     )]
     Unknown(String),
+    #[error("it is cut off: it does not end with </{0}>")]
+    Cut(String),
 }
 
 /// What a virtual machine is.
@@ -38,7 +40,7 @@ impl Template {
         }
         match FIELDS.into_iter().find(|field| !text.contains(&format!("{{{{{field}}}}}"))) {
             Some(field) => Err(TemplateError::Missing(field)),
-            None => Ok(Template(text.to_owned())),
+            None => check_end(text).map(|()| Template(text.to_owned())),
         }
     }
 
@@ -66,6 +68,22 @@ impl Template {
         ];
         let fields = FIELDS.into_iter().zip(values);
         fields.fold(self.0.clone(), |text, (field, value)| text.replace(&format!("{{{{{field}}}}}"), &value))
+    }
+}
+
+/// A file that is cut off may have all fields. Source: XML 1.0, 2.1: a document is one element, here
+/// with an end tag of its own unless it is the only tag.
+fn check_end(text: &str) -> Result<(), TemplateError> {
+    let is_name = |rest: &&str| rest.starts_with(|first: char| first.is_alphabetic());
+    let root = text.split('<').skip(1).find(is_name).unwrap_or_default();
+    let name: String = root.chars().take_while(|c| !c.is_whitespace() && !matches!(c, '>' | '/')).collect();
+    let end = text.trim_end();
+    let is_whole =
+        end.ends_with(&format!("</{name}>")) || end.ends_with("/>") && end.ends_with(root.trim_end());
+    if is_whole && !root.is_empty() {
+        Ok(())
+    } else {
+        Err(TemplateError::Cut(name.chars().take(40).collect()))
     }
 }
 
@@ -103,6 +121,18 @@ mod tests {
     fn a_template_has_all_fields_and_no_other() {
         let error = |text| Template::parse(text).unwrap_err().to_string();
         insta::assert_snapshot!(error("{{name}} {{disk_file}} {{capacity}}"), @"it does not mention {{disk_file_size}}");
+        let all = "{{name}} {{disk_file}} {{disk_file_size}} {{capacity}}";
+        for text in [
+            all.to_owned(),
+            format!("<?xml?>\n<E a='1'><F>{all}</F>"),
+            format!("<E>{all}<F/>"),
+            format!("<E>{all}</E"),
+        ] {
+            assert!(Template::parse(&text).is_err(), "{text}");
+        }
+        Template::parse(&format!("<?xml?>\n<!-- x -->\n<E a='1'>{all}</E>\n\n")).unwrap();
+        let cut = format!("<E>{all}");
+        insta::assert_snapshot!(error(&cut), @"it is cut off: it does not end with </E>");
         insta::assert_snapshot!(error("{{nmae}}"), @"it mentions {{nmae}}, which is nothing; there are {{name}}, {{disk_file}}, {{disk_file_size}} and {{capacity}}");
     }
 }

@@ -3,12 +3,14 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 
 use insta::assert_snapshot;
 use rustix::process::Signal;
 
-use crate::harness::{Workspace, fingerprint, judge, sha256};
+use crate::harness::{Run, Workspace, fingerprint, judge, sha256};
 use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::testing::program;
 
 /// A raw disk with a word at each mebibyte.
 fn write_raw(path: &Path, mebibytes: u64) {
@@ -112,7 +114,7 @@ fn what_does_not_do_is_refused() {
     fs::copy(workspace.path("../os.raw"), workspace.path("../my disk&.raw")).unwrap();
     let mut command = workspace.command("disk qcow2 --output ../out --from");
     command.arg("../my disk&.raw");
-    assert_snapshot!(crate::harness::Run::new(command.output().unwrap()).failure(), @"
+    assert_snapshot!(Run::new(command.output().unwrap()).failure(), @"
     error: `my disk&` is no name for a disk: it has letters, digits, `_`, `.` and `-`, starts with a letter or digit, and is at most 80 long
     hint: name the disk with '--name'
     ");
@@ -129,9 +131,87 @@ fn what_does_not_do_is_refused() {
     hint: correct configs/builder/bootc-poc.ovf
     ");
 
+    let whole =
+        fs::read_to_string(format!("{}/../configs/builder/bootc-poc.ovf", env!("CARGO_MANIFEST_DIR")));
+    workspace.write("configs/builder/bootc-poc.ovf", whole.unwrap().trim_end().strip_suffix('>').unwrap());
+    let cut = fails("ova --from ../os.raw");
+    assert!(cut.contains("configs/builder/bootc-poc.ovf: it is cut off: it does not end with </"), "{cut}");
+
     let run = workspace.run("disk qcow --from ../os.raw");
     assert_eq!(run.code, Some(2));
     assert!(run.stderr.contains("did you mean `qcow2`?"), "{}", run.stderr);
+    let all = ["raw", "ami", "qcow2", "vmdk", "vhd", "gce", "ova", "iso"];
+    assert!(all.iter().all(|format| run.stderr.contains(format)), "{}", run.stderr);
+}
+
+/// Mebibytes that nothing makes shorter.
+fn write_noise(path: &Path, mebibytes: u64) {
+    let file = File::create(path).unwrap();
+    let mebibyte: Vec<u8> = (0..1_u32 << 18)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes())
+        .collect();
+    (0..mebibytes).for_each(|at| file.write_all_at(&mebibyte, at << 20).unwrap());
+}
+
+#[test]
+fn a_full_file_system_keeps_the_old_disks() {
+    let workspace = Workspace::new();
+    fs::create_dir(workspace.path("../full")).unwrap();
+    write_raw(&workspace.path("../os.raw"), 1);
+    write_noise(&workspace.path("../large.raw"), 16);
+    for format in ["raw", "ami", "qcow2", "vmdk", "vhd", "gce", "ova"] {
+        // In a mount namespace of its own, the small disk is gone when the shell ends.
+        let script = format!(
+            "set -eu
+            mount -t tmpfs -o size=5m tmpfs ../full
+            $0 disk {format} --from ../os.raw --output ../full --name os --quiet >/dev/null
+            ls -A ../full >../before
+            sha256sum ../full/* >../sums
+            code=0
+            $0 disk {format} --from ../large.raw --output ../full --name os || code=$?
+            ls -A ../full | cmp - ../before
+            sha256sum --check --quiet ../sums
+            exit $code"
+        );
+        let mut unshare = Command::new(program("unshare"));
+        unshare.arg(if rustix::process::geteuid().is_root() { "-m" } else { "-rm" });
+        workspace.prepare(unshare.args(["sh", "-c", &script, env!("CARGO_BIN_EXE_xtask")]));
+        let error = Run::new(unshare.output().unwrap()).failure();
+        assert!(error.starts_with("error: writing ../full/os."), "{format}: {error}");
+        assert!(error.contains("No space left on device (os error 28)\nhint: free some space: "), "{error}");
+        // What is remembered of a disk is not in that folder.
+        fs::remove_dir_all(workspace.path("target/xtask")).unwrap();
+    }
+}
+
+#[test]
+fn a_raw_that_shrinks_while_it_is_read_is_told() {
+    let workspace = Workspace::new();
+    let raw = workspace.path("../os.raw");
+    write_raw(&raw, 8);
+    workspace.ok("disk qcow2 --from ../os.raw --output ../out");
+    let before = fingerprint(&workspace.path("../out"));
+    write_noise(&raw, 512);
+    let child =
+        start(workspace.command("disk qcow2 --from ../os.raw --output ../out --qcow2-compression zlib"));
+    wait_until_written(child.id(), 10_000_000);
+    File::options().write(true).open(&raw).unwrap().set_len(1 << 20).unwrap();
+    assert_snapshot!(Run::new(child.wait_with_output().unwrap()).failure(), @"
+    error: reading the raw disk ../os.raw: it has changed while it was read
+    hint: stop the machine or the program that writes to it, and try again
+    ");
+    assert_eq!(fingerprint(&workspace.path("../out")), before);
+    assert_eq!(names(&workspace.path("../out")), ["os.qcow2"]);
+}
+
+/// Waits until a process has written so many bytes.
+fn wait_until_written(process: u32, bytes: u64) {
+    let stat = format!("/proc/{process}/io");
+    wait_until("writing", || {
+        let text = fs::read_to_string(&stat).unwrap_or_default();
+        let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+        written.is_some_and(|count| count > bytes)
+    });
 }
 
 #[test]
@@ -142,18 +222,10 @@ fn an_interrupt_leaves_the_old_disk() {
     workspace.ok("disk qcow2 --from ../os.raw --output ../out");
     let before = fingerprint(&workspace.path("../out"));
     // What takes long: zlib, and a gibibyte that holds something everywhere.
-    let file = File::options().write(true).open(&raw).unwrap();
-    let mebibyte: Vec<u8> =
-        (0..1_u32 << 18).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
-    (0..1024).for_each(|at| file.write_all_at(&mebibyte, at << 20).unwrap());
+    write_noise(&raw, 1024);
     let child =
         start(workspace.command("disk qcow2 --from ../os.raw --output ../out --qcow2-compression zlib"));
-    let stat = format!("/proc/{}/io", child.id());
-    wait_until("writing", || {
-        let text = fs::read_to_string(&stat).unwrap_or_default();
-        let written = text.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
-        written.is_some_and(|count| count > 10_000_000)
-    });
+    wait_until_written(child.id(), 10_000_000);
     interrupt(child, Signal::INT);
     assert_eq!(fingerprint(&workspace.path("../out")), before);
     assert_eq!(names(&workspace.path("../out")), ["os.qcow2"]);
