@@ -62,16 +62,31 @@ pub(crate) enum DiskSource {
     Image(ImageName),
 }
 
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DiskSourceError {
+    #[error(
+        "`{0}` is a disk, but not a raw one: name the raw that it was made of, or make one of it, \
+         'qemu-img convert -O raw {0} disk.raw'"
+    )]
+    NotRaw(String),
+    #[error(transparent)]
+    Image(#[from] <ImageName as FromStr>::Err),
+}
+
 impl FromStr for DiskSource {
-    type Err = <ImageName as FromStr>::Err;
+    type Err = DiskSourceError;
 
     /// A file is told from an image by its ending, so that it does not matter whether it is there.
-    fn from_str(text: &str) -> Result<DiskSource, Self::Err> {
-        if text.ends_with(".raw") || text.ends_with(".img") {
-            Ok(DiskSource::Raw(text.into()))
-        } else {
-            text.parse().map(DiskSource::Image)
+    fn from_str(text: &str) -> Result<DiskSource, DiskSourceError> {
+        let ends_in = |endings: &[&str]| endings.iter().any(|ending| text.ends_with(ending));
+        if ends_in(&[".raw", ".img"]) {
+            return Ok(DiskSource::Raw(text.into()));
         }
+        // As an image's name it would be looked for on the network; one with a tag can only be that.
+        if !text.contains(':') && ends_in(&[".qcow2", ".vmdk", ".vhd"]) {
+            return Err(DiskSourceError::NotRaw(text.to_owned()));
+        }
+        Ok(DiskSource::Image(text.parse()?))
     }
 }
 
@@ -85,5 +100,25 @@ impl ValueEnum for Qcow2Compression {
             Qcow2Compression::Zlib => "zlib",
             Qcow2Compression::Zstd => "zstd",
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_no_images_name() {
+        let raw: DiskSource = "out/disk.raw".parse().unwrap();
+        assert_eq!(raw, DiskSource::Raw("out/disk.raw".into()));
+        for image in ["localhost:5000/os:v1.qcow2", "oci:out:v1", "ghcr.io/o/os"] {
+            assert!(matches!(image.parse(), Ok(DiskSource::Image(_))), "{image}");
+        }
+        let error = "target/dist/disk/os-v1.qcow2".parse::<DiskSource>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`target/dist/disk/os-v1.qcow2` is a disk, but not a raw one: name the raw that it was made of, or \
+             make one of it, 'qemu-img convert -O raw target/dist/disk/os-v1.qcow2 disk.raw'"
+        );
     }
 }
