@@ -198,7 +198,7 @@ fn install_hint_for(missing: &[Need], packager: Packager) -> String {
     if missing.iter().any(is_ours) {
         let programs: Vec<&str> =
             missing.iter().filter(|need| is_ours(need)).map(|need| need.program).collect();
-        parts.push(format!("run it again with '--yes', which installs {}", programs.join(", ")));
+        parts.push(format!("'--yes' installs {}", programs.join(", ")));
     } else if packager == Packager::Apt && missing.iter().all(|need| matches!(need.from, Source::Debian(_))) {
         parts.push("as root, '--yes' does it".to_owned());
     }
@@ -258,7 +258,7 @@ mod tests {
         no-such-b is missing: it is for this test
         no-such-p is missing: it is for this test
         no-such-c is missing: it is for this test
-        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package python3-venv'; run it again with '--yes', which installs no-such-b, no-such-p
+        hint: install no-such-c as example.com/c says; run 'sudo apt-get install a-package python3-venv'; '--yes' installs no-such-b, no-such-p
         ");
         let lack = |what: &str, remedy: &str| Lack { what: what.to_owned(), remedy: remedy.to_owned() };
         let lacks = [lack("only root does this", "be root"), lack("9 GB are missing", "free them")];
@@ -273,12 +273,12 @@ mod tests {
         ");
         assert!(crate::hint::is::<Unready>(&error.context("more")));
         insta::assert_snapshot!(install_hint_for(&needs[1..2], Packager::Apt), @"run 'sudo apt-get install a-package'; as root, '--yes' does it");
-        insta::assert_snapshot!(install_hint_for(&needs[1..4], Packager::Other), @"install what Debian has in a-package, python3-venv with this system's package manager; run it again with '--yes', which installs no-such-b, no-such-p");
+        insta::assert_snapshot!(install_hint_for(&needs[1..4], Packager::Other), @"install what Debian has in a-package, python3-venv with this system's package manager; '--yes' installs no-such-b, no-such-p");
         insta::assert_snapshot!(told(&needs[..4]), @"
         no-such-a is missing: it is for this test
         no-such-b is missing: it is for this test
         no-such-p is missing: it is for this test
-        hint: run 'sudo apt-get install a-package python3-venv'; run it again with '--yes', which installs no-such-b, no-such-p
+        hint: run 'sudo apt-get install a-package python3-venv'; '--yes' installs no-such-b, no-such-p
         ");
     }
 }

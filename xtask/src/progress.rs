@@ -124,9 +124,9 @@ pub(crate) fn say(line: &str) {
     writeln!(std::io::stderr(), "{}", words::lines(line)).ok();
 }
 
-/// A number of layers for people.
-pub(crate) fn human_layers(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+/// So many of something, for people.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A number of bytes for people, in powers of 1000 as registries and disks count.

@@ -7,7 +7,7 @@ use super::Session;
 use crate::diff::{NamedLayer, delta, total};
 use crate::flags::Diff;
 use crate::oci::Platform;
-use crate::progress::{human_bytes, human_layers};
+use crate::progress::{counted, human_bytes};
 use crate::source::Source;
 use crate::words::foreign;
 
@@ -40,7 +40,7 @@ pub(crate) fn run(flags: &Diff, session: &Session) -> Result<()> {
         format!(
             "{dropped}{added}a host downloads {} in {}, and keeps {} in {}",
             human_bytes(delta.download()),
-            human_layers(delta.added.len()),
+            counted(delta.added.len(), "layer"),
             human_bytes(total(&delta.kept)),
             delta.kept.len()
         )

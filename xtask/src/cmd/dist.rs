@@ -19,7 +19,7 @@ use crate::flags::{Compose, Deliver, Dist};
 use crate::hint::{self, WithHint};
 use crate::oci::{Digest, ImageName};
 use crate::preflight::Unready;
-use crate::progress::{human_bytes, human_layers};
+use crate::progress::{counted, human_bytes};
 use crate::registry::{Client, Until};
 use crate::report::{ImageReport, PushReport};
 use crate::sign::{self as signing, Depth, PrivateKey};
@@ -222,7 +222,12 @@ fn summarise(report: &Report<'_>, session: &Session) {
         progress.line(format!("{} {}", platform.platform, platform.digest));
         let (base, ours): (Vec<_>, Vec<_>) = platform.layers.iter().partition(|layer| layer.name == "base");
         let size: u64 = base.iter().map(|layer| layer.size).sum();
-        progress.line(format!("  {:<12} {:>9} in {}", "base", human_bytes(size), human_layers(base.len())));
+        progress.line(format!(
+            "  {:<12} {:>9} in {}",
+            "base",
+            human_bytes(size),
+            counted(base.len(), "layer")
+        ));
         for layer in ours {
             let state = if layer.reused == Some(true) { "unchanged" } else { "new" };
             progress.line(format!("  {:<12} {:>9} {state}", layer.name, human_bytes(layer.size)));

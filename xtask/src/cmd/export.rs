@@ -18,7 +18,7 @@ use crate::oci::digest::DigestWriter;
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
 use crate::oci::reference::with_tag;
 use crate::oci::{Descriptor, Digest, Document, ImageName};
-use crate::progress::{Step, human_bytes};
+use crate::progress::{Step, counted, human_bytes};
 use crate::registry::{Client, list_document, list_tag};
 use crate::release::{Kind, Tag};
 use crate::source::{Home, Source};
@@ -73,10 +73,10 @@ pub(crate) fn run(flags: &Export, session: &Session) -> Result<()> {
         .write(&path, replace, session)
         .with_context(|| format!("exporting {name} into {}", path.display()))?;
     session.progress.line(format!(
-        "{}: {} in {} images",
+        "{}: {} in {}",
         path.display(),
         human_bytes(size),
-        release.named.len()
+        counted(release.named.len(), "image")
     ));
     let images = release
         .named

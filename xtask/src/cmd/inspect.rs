@@ -12,7 +12,7 @@ use crate::disk::DiskFormat;
 use crate::flags::Inspect;
 use crate::oci::{Descriptor, Digest, Document, MediaType, Platform};
 use crate::pack::{Facts, PackedDisk};
-use crate::progress::{human_bytes, human_layers};
+use crate::progress::{counted, human_bytes};
 use crate::source::{Home, Source};
 use crate::words::foreign;
 
@@ -248,10 +248,10 @@ impl Report {
                 text += &format!("of the image {name}{digest}\n");
             }
         }
-        text += &format!("{} in {}\n", human_bytes(self.size), human_layers(self.layers.len()));
+        text += &format!("{} in {}\n", human_bytes(self.size), counted(self.layers.len(), "layer"));
         for GroupReport { name, layers, size, unpacked } in &self.groups {
             let unpacked = unpacked.map(|size| format!(", {} unpacked", human_bytes(size)));
-            let (size, layers) = (human_bytes(*size), human_layers(*layers));
+            let (size, layers) = (human_bytes(*size), counted(*layers, "layer"));
             text += &format!("{name}: {size} in {layers}{}\n", unpacked.unwrap_or_default());
         }
         for layer in &self.layers {
