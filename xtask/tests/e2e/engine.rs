@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bases::EPOCH;
 use crate::harness::{Run, Workspace, fingerprint, judge, make_private};
-use crate::interrupts::{interrupt, names, start, wait_until};
+use crate::interrupts::{Started, interrupt, names, start, wait_until};
 use crate::standin::{Upstream, set_up_engine};
 use crate::testing::{Fault, FaultProxy, program};
 
@@ -138,7 +138,7 @@ pub(crate) fn succeeded(run: &Run) -> String {
 }
 
 /// Starts a build whose step does not end, and waits for that step.
-fn start_sleeping(site: &Site, engine: &str) -> Child {
+fn start_sleeping(site: &Site, engine: &str) -> Started {
     contain(&site.workspace, "RUN echo begun; sleep 1000");
     let child = start(site.command(engine, "base tiny-1"));
     wait_until("the step", || site.steps().iter().any(|step| step.starts_with("sleep")));

@@ -2,8 +2,10 @@
 //! running, and the next run makes what it would have made.
 
 use std::fs;
+use std::io;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -29,12 +31,44 @@ pub(crate) fn wait_as_long(patience: Duration, what: &str, mut condition: impl F
     }
 }
 
+/// A run that a test does not wait for; it ends with the test, also when that fails.
+pub(crate) struct Started(Option<Child>);
+
+impl Started {
+    pub(crate) fn wait_with_output(mut self) -> io::Result<Output> {
+        self.0.take().unwrap().wait_with_output()
+    }
+}
+
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().unwrap()
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
 /// Starts a command as the leader of a session, so that all that it starts can be found.
-pub(crate) fn start(mut command: Command) -> Child {
+pub(crate) fn start(mut command: Command) -> Started {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
     unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
-    command.spawn().unwrap()
+    Started(Some(command.spawn().unwrap()))
 }
 
 /// The processes of a session that still run, zombies aside.
@@ -54,7 +88,7 @@ fn session(leader: u32) -> Vec<String> {
 }
 
 /// Sends a signal: the run has to say so, with exit code 130, and to leave no process.
-pub(crate) fn interrupt(child: Child, signal: Signal) {
+pub(crate) fn interrupt(child: Started, signal: Signal) {
     let leader = child.id();
     kill_process(Pid::from_child(&child), signal).unwrap();
     let run = Run::new(child.wait_with_output().unwrap());

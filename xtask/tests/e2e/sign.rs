@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{Layout, MANIFEST, Run, Workspace, judge, normal, skopeo_push};
-use crate::interrupts::{start, wait_until};
+use crate::interrupts::{Started, start, wait_until};
 use crate::testing::{Fault, FaultProxy, Registry, Seen, answer, program};
 
 /// Of all keys here.
@@ -258,7 +258,7 @@ fn two_who_sign_at_once_lose_nothing() {
     });
     scene.image = format!("{}/me/os", proxy.address());
     let start = |key: &str| start(scene.command(&format!("sign IMAGE:v1 --key ../{key}.key")));
-    let ends = |child: Child| assert!(child.wait_with_output().unwrap().status.success());
+    let ends = |child: Started| assert!(child.wait_with_output().unwrap().status.success());
     let both_have_signed = |digest: &str| {
         for key in ["ours", "other"] {
             let run = scene.cosign_verifies(&format!("../{key}.pub"), "IMAGE:v1");
