@@ -21,6 +21,15 @@ pub(super) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 /// Source: docs.github.com, "Working with the Container registry".
 pub(super) const GHCR: &str = "ghcr.io";
 
+/// What the resolver says of a name that does not exist, or has no address.
+/// Source: `gai_strerror` of glibc (EAI_NONAME, EAI_NODATA) and of musl (EAI_NONAME, EAI_NODATA).
+const UNKNOWN_NAME: [&str; 4] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+];
+
 /// Why an address is refused; the registry's administrator can mend the first one.
 pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
 pub(super) const NOT_ITS_OWN: &str = "which is not its own";
@@ -116,7 +125,7 @@ impl RegistryError {
     /// Whether trying again may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            RegistryError::Unreachable { error, .. } => tls_error(error).is_none(),
+            RegistryError::Unreachable { error, .. } => tls_error(error).is_none() && !is_unknown_name(error),
             RegistryError::Refused { status, .. } => is_transient(*status),
             RegistryError::Broken { .. } | RegistryError::Stalled { .. } => true,
             RegistryError::Runtime(_)
@@ -293,6 +302,13 @@ fn document_hint(error: &DocumentError, url: &Shown) -> String {
 
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>())
+}
+
+/// Whether a resolver has said that there is no such host, rather than nothing. The standard library gives
+/// its number in words only.
+fn is_unknown_name(error: &reqwest::Error) -> bool {
+    let text = root(error).to_string();
+    UNKNOWN_NAME.iter().any(|words| text.ends_with(words))
 }
 
 /// Whether a connection was refused: the host is there, and nothing listens.

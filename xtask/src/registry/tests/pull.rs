@@ -233,6 +233,20 @@ fn nothing_on_this_machine_is_asked_again() {
     ");
 }
 
+/// A part of a name has at most 63 characters, so no resolver asks anybody for this one.
+/// Source: RFC 1035, 2.3.4.
+#[test]
+fn a_name_that_does_not_exist_is_asked_for_once() {
+    let host = format!("{}.example", "a".repeat(64));
+    let client = client_of(vec![host.parse().unwrap()], Lookup::new(|_| None), timing());
+    let error = client.document(&format!("{host}/os/app:v1").parse().unwrap()).unwrap_err();
+    assert_eq!(client.transport.traffic().requests(), 1, "{error:?}");
+    insta::assert_snapshot!(shown(&error, &host), @"
+    http://HOST/v2/os/app/manifests/v1 cannot be reached: failed to lookup address information: Name or service not known
+    hint: check the name HOST
+    ");
+}
+
 #[test]
 fn a_registry_that_falls_silent_is_given_up() {
     let server = FaultProxy::alone(|_| Fault::Silence);
