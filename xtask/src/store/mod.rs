@@ -64,6 +64,10 @@ impl Store {
 
     fn locked(path: &Path, on_wait: impl FnOnce() -> Result<()>) -> Result<Store> {
         let writing = || format!("writing the OCI layout {}", path.display());
+        if path.is_file() {
+            return Err(anyhow!("{} is a file, and no OCI layout", path.display()))
+                .hint("name a folder that is empty or not there yet");
+        }
         fs::create_dir_all(path).with_context(writing)?;
         let is_empty = fs::read_dir(path).with_context(writing)?.next().is_none();
         if !is_empty && !path.join(LAYOUT).is_file() {

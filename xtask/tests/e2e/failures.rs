@@ -322,6 +322,10 @@ fn calls_that_are_not_meant_so() {
     error: ../mine holds other files, and is no OCI layout
     hint: name a folder that is empty or not there yet
     ");
+    assert_snapshot!(workspace.failure("build --base oci:../standin:t --to oci:../mine/letter.txt"), @"
+    error: ../mine/letter.txt is a file, and no OCI layout
+    hint: name a folder that is empty or not there yet
+    ");
     assert_snapshot!(workspace.failure("diff oci:../standin:t oci:../standin:multi --platform linux/s390x"), @"
     error: reading oci:../standin:t: it is for linux/amd64, not for linux/s390x
     hint: choose another with '--platform'
