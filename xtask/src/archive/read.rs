@@ -161,11 +161,11 @@ impl Archive {
         self.blobs.values().map(|place| place.size).fold(0, u64::saturating_add)
     }
 
-    /// A small blob, whole.
-    pub(crate) fn read(&self, descriptor: &Descriptor) -> Result<Verified, ArchiveError> {
+    /// A blob of at most `cap` bytes, whole.
+    pub(crate) fn read(&self, descriptor: &Descriptor, cap: u64) -> Result<Verified, ArchiveError> {
         let place = self.place(descriptor)?;
-        if place.size > MAX_SIZE {
-            let (digest, expected) = (descriptor.digest, MAX_SIZE);
+        if place.size > cap {
+            let (digest, expected) = (descriptor.digest, cap);
             return Err(VerifyError::Size { digest, expected, found: place.size }.into());
         }
         let mut bytes = vec![0; usize::try_from(place.size).map_err(io::Error::other)?];

@@ -52,7 +52,7 @@ fn what_was_written_is_read_back() {
     let archive = open(&bytes).unwrap();
     let (descriptor, content) = blob("one");
     assert_eq!(archive.named, [Entry { tag: "v1".to_owned(), descriptor: descriptor.clone() }]);
-    assert_eq!(archive.read(&descriptor).unwrap(), content);
+    assert_eq!(archive.read(&descriptor, 3).unwrap(), content);
     let mut read = Vec::new();
     io::copy(&mut archive.open_blob(&blob(&"two".repeat(400)).0).unwrap(), &mut read).unwrap();
     assert_eq!(read, "two".repeat(400).as_bytes());
@@ -132,7 +132,7 @@ fn what_has_no_place_in_it_is_refused() {
         ];
         entries.extend(more);
         let shown = match open(&tar(&entries)) {
-            Ok(archive) => archive.read(&one).map(|_| "good".to_owned()).unwrap(),
+            Ok(archive) => archive.read(&one, 3).map(|_| "good".to_owned()).unwrap(),
             Err(error) => error.to_string(),
         };
         assert_eq!(shown, expected);

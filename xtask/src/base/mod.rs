@@ -84,7 +84,6 @@ pub(crate) fn image(
             BaseError::Platform { .. } => "choose another with '--platform', or name one for it".to_owned(),
             BaseError::Config(_)
             | BaseError::NotBootable
-            | BaseError::DiffIds { .. }
             | BaseError::LayerType { .. }
             | BaseError::FinalDiffId(_) => {
                 "name an image that bootc can install, such as quay.io/centos-bootc/centos-bootc:stream10"

@@ -35,10 +35,7 @@ fn check(document: Document, image: &Reference, registry: &Client) -> Result<Bas
             "name a bootc image, such as quay.io/centos-bootc/centos-bootc:stream10".to_owned()
         }
         BaseError::Platform { .. } => elsewhere(host),
-        BaseError::Config(_)
-        | BaseError::DiffIds { .. }
-        | BaseError::LayerType { .. }
-        | BaseError::FinalDiffId(_) => {
+        BaseError::Config(_) | BaseError::LayerType { .. } | BaseError::FinalDiffId(_) => {
             "whoever publishes it has to mend it; '--from REF' stands another image in".to_owned()
         }
     })

@@ -45,13 +45,7 @@ impl LocalImage {
                 .hint(format!("its programs make the disk, so only a machine of its own kind can; this one is {platform}"))
                 .with_context(reading);
         }
-        let diff_ids = config.diff_ids().with_context(reading)?;
-        if diff_ids.len() != manifest.layers.len() {
-            let (layers, diff_ids) = (manifest.layers.len(), diff_ids.len());
-            return Err(anyhow!("it has {layers} layers and {diff_ids} diff ids, which must be one to one"))
-                .hint(DISTRUST)
-                .with_context(reading);
-        }
+        let diff_ids = config.diff_ids(manifest.layers.len()).hint(DISTRUST).with_context(reading)?;
         Ok(LocalImage {
             name: name.clone(),
             home: source.home,

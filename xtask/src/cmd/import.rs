@@ -13,9 +13,10 @@ use super::versions::{TagChange, Tags};
 use crate::archive::{Archive, ArchiveError, Entry};
 use crate::flags::Import;
 use crate::hint::WithHint;
-use crate::oci::document::DocumentError;
+use crate::oci::config::{self, ConfigError};
+use crate::oci::document::{self, DocumentError};
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
-use crate::oci::{Descriptor, Digest, Document, Reference};
+use crate::oci::{Config, DOCKER_CONFIG, Descriptor, Digest, Document, Manifest, MediaType, Reference};
 use crate::progress::human_bytes;
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until, listed_by};
 use crate::release::{self, Kind, Tag};
@@ -52,6 +53,8 @@ enum ContentError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Document(#[from] DocumentError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("its manifests have more than {}", human_bytes(MAX_DOCUMENTS))]
     TooMuch,
 }
@@ -99,14 +102,16 @@ pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
 }
 
 impl Contents {
-    /// Refuses an archive that lacks something.
+    /// Refuses an archive that lacks something, or has an image that contradicts itself.
     fn read(archive: &Archive) -> Result<Contents, ContentError> {
         let mut contents = Contents { nodes: Vec::new(), named: Vec::new() };
         let mut seen: BTreeSet<Digest> = BTreeSet::new();
+        // A config that many manifests name is read once.
+        let mut configs: BTreeSet<(Digest, usize)> = BTreeSet::new();
         let mut documents = 0;
         for Entry { tag, descriptor } in &archive.named {
             let mut read = |descriptor: &Descriptor| -> Result<Document, ContentError> {
-                let blob = archive.read(descriptor)?;
+                let blob = archive.read(descriptor, document::MAX_SIZE)?;
                 documents += blob.bytes().len() as u64;
                 if documents > MAX_DOCUMENTS {
                     return Err(ContentError::TooMuch);
@@ -118,12 +123,27 @@ impl Contents {
                 if node.descriptor.digest == descriptor.digest {
                     contents.named.push((tag.clone(), node.document.clone()));
                 }
+                if let Document::Manifest(manifest) = &node.document
+                    && is_image(manifest)
+                    && configs.insert((manifest.config.digest, manifest.layers.len()))
+                {
+                    let config = Config::parse(archive.read(&manifest.config, config::MAX_SIZE)?)?;
+                    config.diff_ids(manifest.layers.len())?;
+                }
                 if seen.insert(node.descriptor.digest) {
                     contents.nodes.push(node);
                 }
             }
         }
         Ok(contents)
+    }
+}
+
+/// Whether a manifest says that it has an image's config, as signatures have, too.
+fn is_image(manifest: &Manifest) -> bool {
+    match &manifest.config.media_type {
+        MediaType::ImageConfig => true,
+        other => other.as_ref() == DOCKER_CONFIG,
     }
 }
 
@@ -224,17 +244,17 @@ mod tests {
 
     use super::*;
     use crate::archive::Writer;
-    use crate::oci::{MediaType, Verified};
+    use crate::oci::Verified;
 
     /// Manifests of 3 MB each, all of which are as they should be.
     #[test]
     fn more_manifests_than_fit_into_memory_are_refused() {
-        let blob = Verified::own(b"{}".to_vec());
+        let blob = Verified::own(br#"{"rootfs":{"diff_ids":[]}}"#.to_vec());
         let descriptor = blob.descriptor(MediaType::ImageConfig);
         let manifest = |number: usize| {
             let annotations = json!({"number": number.to_string(), "padding": "x".repeat(3 << 20)});
             let manifest = json!({
-                "schemaVersion": 2, "config": descriptor, "layers": [descriptor], "annotations": annotations,
+                "schemaVersion": 2, "config": descriptor, "layers": [], "annotations": annotations,
             });
             Verified::own(manifest.to_string().into_bytes())
         };
@@ -256,5 +276,36 @@ mod tests {
         assert_eq!(read(3).unwrap(), 3);
         let error = read(24).unwrap_err().to_string();
         assert_eq!(error, "its manifests have more than 67.1 MB");
+    }
+
+    #[test]
+    fn a_config_says_what_is_in_each_layer() {
+        let layer = Verified::own(b"layer".to_vec());
+        let read = |diff_ids: usize, kind: MediaType| {
+            let config = json!({"rootfs": {"diff_ids": vec![layer.digest(); diff_ids]}});
+            let config = Verified::own(config.to_string().into_bytes());
+            let (config_is, layer_is) = (config.descriptor(kind), layer.descriptor(MediaType::ImageLayer));
+            let manifest = json!({"schemaVersion": 2, "config": config_is, "layers": [layer_is]});
+            let manifest = Verified::own(manifest.to_string().into_bytes());
+            let manifest_is = manifest.descriptor(MediaType::ImageManifest);
+            let named = [("t".to_owned(), manifest_is.clone())];
+            let mut writer = Writer::new(tempfile::tempfile().unwrap(), &named).unwrap();
+            for (is, blob) in [(&config_is, &config), (&layer_is, &layer), (&manifest_is, &manifest)] {
+                writer.blob(is, |out| out.write_all(blob.bytes())).unwrap();
+            }
+            let mut file = writer.finish().unwrap();
+            file.rewind().unwrap();
+            match Contents::read(&Archive::open(file).unwrap()) {
+                Ok(contents) => format!("{} nodes", contents.nodes.len()),
+                Err(error) => error.to_string().replace(&config.digest().to_string(), "CONFIG"),
+            }
+        };
+        assert_eq!(read(1, MediaType::ImageConfig), "1 nodes");
+        for count in [0, 2] {
+            let expected = format!("the config CONFIG is not valid: it has {count} diff ids for 1 layers");
+            assert_eq!(read(count, MediaType::ImageConfig), expected);
+        }
+        // What is no image has no such list.
+        assert_eq!(read(0, MediaType::EmptyJSON), "1 nodes");
     }
 }

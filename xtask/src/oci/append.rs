@@ -452,7 +452,7 @@ mod tests {
         let check = |from: &str, to: &str, expected: &str| {
             assert!(CONFIG.contains(from));
             let error = oci_base(&CONFIG.replace(from, to)).unwrap_err().to_string();
-            assert_eq!(error, expected);
+            assert!(error.ends_with(expected), "{error}");
         };
         check(
             r#""containers.bootc":"1","#,
@@ -460,11 +460,7 @@ mod tests {
             "the image has neither the label `containers.bootc` nor `ostree.bootable`: no host boots it",
         );
         check("amd64", "arm64", "the config says linux/arm64, but linux/amd64 was asked for");
-        check(
-            r#""diff_ids":["DIFF"]"#,
-            r#""diff_ids":[]"#,
-            "the manifest has 1 layers, the config 0 diff ids: they must be one to one",
-        );
+        check(r#""diff_ids":["DIFF"]"#, r#""diff_ids":[]"#, "is not valid: it has 0 diff ids for 1 layers");
         check(
             r#""containers.bootc":"1""#,
             r#""containers.bootc":"1","ostree.final-diffid":"sha256:0""#,

@@ -36,8 +36,6 @@ pub(crate) enum BaseError {
     NotBootable,
     #[error("the config says {found}, but {wanted} was asked for")]
     Platform { wanted: Platform, found: String },
-    #[error("the manifest has {layers} layers, the config {diff_ids} diff ids: they must be one to one")]
-    DiffIds { layers: usize, diff_ids: usize },
     #[error("layer {digest} is of type `{media_type}`, which a bootc host refuses")]
     LayerType { digest: Digest, media_type: String },
     #[error("`ostree.final-diffid` names {0}, which is none of the image's layers")]
@@ -65,11 +63,7 @@ impl Base {
                 });
             }
         }
-        let diff_ids = config.diff_ids()?;
-        if diff_ids.len() != manifest.layers.len() {
-            return Err(BaseError::DiffIds { layers: manifest.layers.len(), diff_ids: diff_ids.len() });
-        }
-
+        let diff_ids = config.diff_ids(manifest.layers.len())?;
         if !config.is_bootc() {
             return Err(BaseError::NotBootable);
         }

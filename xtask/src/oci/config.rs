@@ -62,14 +62,17 @@ impl Config {
         self.json.get("config")?.get("Labels")?.get(name)?.as_str()
     }
 
-    /// One for each layer.
-    pub(crate) fn diff_ids(&self) -> Result<Vec<DiffId>, ConfigError> {
+    /// One for each of so many layers.
+    /// Source: OCI image specification, config.md, `rootfs.diff_ids`.
+    pub(crate) fn diff_ids(&self, layers: usize) -> Result<Vec<DiffId>, ConfigError> {
         let diff_ids = self.json.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids")).cloned();
-        let invalid = |error: serde_json::Error| ConfigError {
-            digest: self.blob.digest(),
-            message: foreign(&error.to_string()),
-        };
-        serde_json::from_value(diff_ids.unwrap_or_default()).map_err(invalid)
+        let invalid = |message| ConfigError { digest: self.blob.digest(), message };
+        let diff_ids: Vec<DiffId> = serde_json::from_value(diff_ids.unwrap_or_default())
+            .map_err(|error| invalid(foreign(&error.to_string())))?;
+        match diff_ids.len() == layers {
+            true => Ok(diff_ids),
+            false => Err(invalid(format!("it has {} diff ids for {layers} layers", diff_ids.len()))),
+        }
     }
 
     /// A key's text, as it is.

@@ -224,11 +224,8 @@ fn parsed<T: FromStr<Err: fmt::Display>>(manifest: &Manifest, key: &'static str)
 }
 
 fn diff_id(config: &Config) -> Result<DiffId, NotPacked> {
-    let diff_ids = config.diff_ids().map_err(|error| NotPacked::Config(error.to_string()))?;
-    match diff_ids[..] {
-        [diff_id] => Ok(diff_id),
-        [..] => Err(NotPacked::Config(format!("it has {} diff ids for one layer", diff_ids.len()))),
-    }
+    let diff_ids = config.diff_ids(1).map_err(|error| NotPacked::Config(error.to_string()))?;
+    Ok(diff_ids[0])
 }
 
 impl FromStr for FileName {
