@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
 
 use crate::harness::{Run, Workspace, judge, skopeo_push};
-use crate::testing::{Registry, program};
+use crate::interrupts::{start, wait_until};
+use crate::testing::{Fault, FaultProxy, Registry, program};
 
 /// A workspace and a registry with the release `debian-13-v1`, a disk of it, and a signature.
 fn released() -> (Workspace, Registry, String) {
@@ -189,6 +192,32 @@ fn what_cannot_be_written_leaves_the_file_that_was_there() {
     assert_eq!(fs::read_dir(workspace.path("../full")).unwrap().count(), 0);
     drop(lock);
     workspace.ok("export oci:../standin:t -o ../full/x.tar");
+}
+
+#[test]
+fn two_imports_at_once_bring_one_image() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    workspace.ok("export oci:../standin:t -o ../t.tar");
+    // The first run is held up in its first upload, until the second one has ended.
+    let posts = AtomicUsize::new(0);
+    let (is_held, is_open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (held, open) = (is_held.clone(), is_open.clone());
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        if seen.method == "POST" && posts.fetch_add(1, Ordering::SeqCst) == 0 {
+            held.store(true, Ordering::SeqCst);
+            wait_until("the end of the second run", || open.load(Ordering::SeqCst));
+        }
+        Fault::Pass
+    });
+    let import = format!("import ../t.tar --to {}/os", proxy.address());
+    let first = start(workspace.command(&import));
+    wait_until("an upload of the first run", || is_held.load(Ordering::SeqCst));
+    let second = workspace.ok(&import);
+    is_open.store(true, Ordering::SeqCst);
+    let first = Run::new(first.wait_with_output().unwrap());
+    assert_eq!((first.code, first.stdout.trim_end()), (Some(0), second.as_str()), "{}", first.stderr);
+    judge("crane", &format!("validate --remote {}/os:t", registry.address()));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Run, Workspace, fingerprint, judge, skopeo_push};
-use crate::testing::{Fault, FaultProxy, Registry, answer};
+use crate::testing::{Fault, FaultProxy, Registry, answer, program};
 
 /// How long a program may take to do what it surely does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -209,6 +209,47 @@ fn an_interrupt_of_a_push_moves_no_tag() {
     let new = workspace.ok(&push);
     assert_eq!(judge("crane", &format!("digest {direct}")).trim(), new);
     judge("crane", &format!("validate --remote {direct}"));
+}
+
+#[test]
+fn an_interrupt_of_an_export_or_an_import_leaves_no_name() {
+    let workspace = Workspace::with_standin();
+    let registry = Registry::docker();
+    let standin = format!("oci:{}:t", workspace.path("../standin").display());
+    skopeo_push(&standin, &format!("{}/from:t", registry.address()), "");
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let stuck = is_stuck.clone();
+    let proxy = FaultProxy::before(&registry, move |seen| {
+        let moves_a_blob = match seen.method.as_str() {
+            "GET" => seen.path().contains("/blobs/sha256"),
+            "PUT" => seen.path().contains("/uploads/"),
+            _ => false,
+        };
+        if moves_a_blob && stuck.load(Ordering::SeqCst) { Fault::Silence } else { Fault::Pass }
+    });
+    let folder = workspace.path("../archives");
+    fs::create_dir(&folder).unwrap();
+    let export = format!("export {}/from:t -o ../archives/t.tar", proxy.address());
+    let import = format!("import ../archives/t.tar --to {}/to", proxy.address());
+    let target = format!("{}/to:t", registry.address());
+
+    let child = start(workspace.command(&export));
+    wait_until("a download", || proxy.count("GET", "/blobs/sha256") > 0);
+    interrupt(child, Signal::INT);
+    assert_eq!(names(&folder), [""; 0]);
+    is_stuck.store(false, Ordering::SeqCst);
+    workspace.ok(&export);
+    assert_eq!(names(&folder), ["t.tar"]);
+
+    is_stuck.store(true, Ordering::SeqCst);
+    let child = start(workspace.command(&import));
+    wait_until("an upload", || proxy.count("PUT", "/uploads/") > 0);
+    interrupt(child, Signal::INT);
+    let named = Command::new(program("crane")).args(["digest", &target]).output().unwrap();
+    assert!(!named.status.success(), "{named:?}");
+    is_stuck.store(false, Ordering::SeqCst);
+    workspace.ok(&import);
+    judge("crane", &format!("validate --remote {target}"));
 }
 
 #[test]
