@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::attest::Kind;
 use crate::hint::WithHint;
-use crate::oci::{Digest, Document, Reference};
+use crate::oci::{Digest, Document, MediaType, Reference};
 use crate::progress::human_bytes;
 use crate::registry::{Client, Referrer};
 use crate::words::foreign;
@@ -14,6 +14,9 @@ use crate::words::foreign;
 const MAX_CHECKED: usize = 100;
 /// No SBOM and no provenance is larger, in bytes; it is read into memory whole.
 const MAX_DOCUMENT: u64 = 64 * 1024 * 1024;
+/// What cosign 3 attaches, of any version, with a signature or another statement.
+/// Source: sigstore/protobuf-specs, sigstore_bundle.proto, `media_type`.
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 const DISTRUST: &str = "do not trust it; if it is yours, push the image anew";
 
 /// One referrer. Keys may be added, none renamed.
@@ -70,6 +73,28 @@ pub(super) fn check(image: &Reference, digest: Digest, registry: &Client) -> Res
         checked.push(ReferrerReport::new(referrer));
     }
     Ok(checked)
+}
+
+/// Whether a Sigstore bundle is attached to an image, whatever is in it. Under a tag, cosign 2 lists it with
+/// the type of its empty config, so that what it is shows in its manifest alone.
+pub(super) fn has_bundle(image: &Reference, digest: Digest, registry: &Client) -> Result<bool> {
+    let listed = listed(image, digest, registry)?;
+    for Referrer { descriptor, artifact_type } in listed.iter().take(MAX_CHECKED) {
+        let is_untold = |kind: &str| kind == MediaType::EmptyJSON.as_ref();
+        let is_bundle = match artifact_type.as_deref() {
+            Some(kind) if !is_untold(kind) => kind.starts_with(BUNDLE),
+            Some(_) | None => match registry.document_by_digest(image, descriptor)? {
+                Document::Manifest(manifest) => {
+                    manifest.layers.iter().any(|layer| layer.media_type.as_ref().starts_with(BUNDLE))
+                }
+                Document::Index(_) => false,
+            },
+        };
+        if is_bundle {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// In one order, whatever the registry's.

@@ -1,7 +1,7 @@
 //! `verify`: whether an image is signed by a key, and what is attached to it is about it; no layer
 //! is fetched.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::Serialize;
 
 use super::referrers::{self, ReferrerReport};
@@ -50,7 +50,14 @@ pub(crate) fn run(flags: &Verify, session: &Session) -> Result<()> {
             true => format!("{image} does not pass"),
             false => format!("{image} does not pass: its image {digest}"),
         };
-        signatures.push(checked.map_err(|why| explained(why, flags)).with_context(context)?);
+        let signed = match checked {
+            Ok(signed) => signed,
+            Err(Rejected::Unsigned) if referrers::has_bundle(image, digest, &registry)? => {
+                return Err(bundled(flags)).with_context(context);
+            }
+            Err(why) => return Err(explained(why, flags)).with_context(context),
+        };
+        signatures.push(signed);
         referrers.extend(referrers::check(image, digest, &registry).with_context(context)?);
     }
     session.progress.line(format!("{image} is signed by {}", path.display()));
@@ -72,6 +79,19 @@ impl SignatureReport {
             payload: signed.payload(),
         }
     }
+}
+
+/// What somebody has attached may be a signature by a key, or by none, or say something else of the image.
+fn bundled(flags: &Verify) -> anyhow::Error {
+    let (image, key) = (&flags.image, flags.key.display());
+    let error =
+        "it has no signature under a tag, where hosts look, but a Sigstore bundle, which is not read here";
+    hinted(
+        anyhow!(error),
+        format!(
+            "'cosign verify --new-bundle-format --key {key} {image}' reads it; for hosts, run 'cargo xtask sign {image}' where its private key is"
+        ),
+    )
 }
 
 /// Why an image does not pass, and what to do.

@@ -291,6 +291,29 @@ fn two_who_sign_at_once_lose_nothing() {
     both_have_signed(&digest);
 }
 
+/// Hosts look under a tag, and cosign 3 attaches a bundle, as its second version does when told to.
+#[test]
+fn a_bundle_is_told_from_nothing() {
+    for registry in [Registry::docker(), Registry::with_referrers()] {
+        let scene = Scene::new(registry, "t");
+        scene.cosign_ok("generate-key-pair --output-key-prefix ../theirs");
+        let digest = scene.digest("v1");
+        let error = scene.failure("verify IMAGE:v1 --key ../theirs.pub");
+        assert!(error.contains("it is not signed"), "{error}");
+        scene.cosign_ok(&format!(
+            "sign --yes --tlog-upload=false --new-bundle-format --key ../theirs.key IMAGE@{digest}"
+        ));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(scene.failure("verify IMAGE:v1 --key ../theirs.pub"), @"
+            error: 127.0.0.1:PORT/me/os:v1 does not pass: it has no signature under a tag, where hosts look, but a Sigstore bundle, which is not read here
+            hint: 'cosign verify --new-bundle-format --key ../theirs.pub 127.0.0.1:PORT/me/os:v1' reads it; for hosts, run 'cargo xtask sign 127.0.0.1:PORT/me/os:v1' where its private key is
+            ");
+        }
+        scene.ok("sign IMAGE:v1 --key ../ours.key");
+        scene.ok("verify IMAGE:v1 --key ../ours.pub");
+    }
+}
+
 /// A host that asks for a signature finds it as soon as it finds the tag.
 #[test]
 fn a_release_is_signed_before_it_has_a_tag() {
