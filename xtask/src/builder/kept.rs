@@ -12,7 +12,7 @@ use crate::disk::{self, DiskName};
 use crate::hint::{WithHint, hinted};
 use crate::oci::Digest;
 use crate::preflight::{Lack, Need};
-use crate::progress::{Progress, human_bytes};
+use crate::progress::Progress;
 use crate::store::Store;
 use crate::unfinished::replace_file;
 
@@ -132,7 +132,7 @@ fn file_name(name: &DiskName, inputs: Digest) -> String {
 fn make(order: &Order<'_>, inputs: Digest, path: &Path, progress: &Progress) -> Result<()> {
     in_folder(order, |folder| {
         let raw = build(order, inputs, folder, progress)?;
-        finish(order, &raw, path, progress).with_context(|| format!("writing {}", path.display()))?;
+        finish(order, &raw, path).with_context(|| format!("writing {}", path.display()))?;
         Identity::keep(path)
     })
 }
@@ -171,13 +171,9 @@ fn build(order: &Order<'_>, inputs: Digest, folder: &Path, progress: &Progress) 
 }
 
 /// Gives the raw its size and its name.
-fn finish(order: &Order<'_>, raw: &Path, path: &Path, progress: &Progress) -> std::io::Result<()> {
+fn finish(order: &Order<'_>, raw: &Path, path: &Path) -> std::io::Result<()> {
     let file = File::options().read(true).write(true).open(raw)?;
-    let size = disk::grow(&file, order.size)?;
-    if size > order.size {
-        let (made, asked) = (human_bytes(size), human_bytes(order.size));
-        progress.warn(format!("the disk has {made}, not {asked}: {} made it as large", order.builder));
-    }
+    disk::grow(&file, order.size)?;
     file.sync_all()?;
     fs::rename(raw, path)?;
     File::open(order.kept)?.sync_all()

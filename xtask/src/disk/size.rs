@@ -33,7 +33,7 @@ impl DiskSize {
 
 impl Default for DiskSize {
     fn default() -> DiskSize {
-        DiskSize(10 * GIB)
+        DiskSize(4 * GIB)
     }
 }
 

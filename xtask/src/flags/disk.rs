@@ -20,7 +20,7 @@ pub(crate) struct Disk {
     /// whose name ends in .raw or .img [default: the image that 'dist' makes]
     #[arg(long, value_name = "IMAGE|FILE.raw")]
     pub(crate) from: Option<DiskSource>,
-    /// How large the disk is, at least, that is made of an image [default: the size in Cargo.toml, or 10 GiB]
+    /// How large the disk is, at least, that is made of an image [default: the size in Cargo.toml, or 4 GiB]
     #[arg(long, value_name = "N GiB")]
     pub(crate) size: Option<DiskSize>,
     #[command(flatten)]

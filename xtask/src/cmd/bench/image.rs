@@ -17,7 +17,7 @@ use crate::exec;
 /// A distro whose images install themselves, without an engine.
 const DISTRO: &str = "debian-13";
 /// The size that `dist` gives its disks.
-const SIZE: &str = "10GiB";
+const SIZE: &str = "4GiB";
 /// How long it may take, in seconds.
 const BAR: f64 = 10.0;
 
@@ -30,7 +30,7 @@ pub(super) fn row(runs: usize, session: &Session) -> Result<Row> {
     let lab = Lab { session, project, base: base.name.to_string() };
     let sample = repeat(runs, |run| lab.raw(run))?;
     Ok(Row {
-        what: "changed image to raw of 10 GiB: wall time",
+        what: "changed image to raw of 4 GiB: wall time",
         unit: Unit::Seconds,
         ours: sample.wall,
         other: None,
