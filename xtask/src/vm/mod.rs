@@ -39,8 +39,14 @@ pub(crate) use self::upgrade::{Next, Upgraded, upgrade};
 const CHECKS: &str = include_str!("checks.sh");
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A processor's support for virtual machines that does not work fails at the first instructions.
-const PROBATION: Duration = Duration::from_secs(4);
+/// How long a processor's support for virtual machines may take to start a kernel: one that works needs
+/// a few seconds, and one that does not may fail at some instruction of the kernel's, or crawl.
+const PROBATION: Duration = Duration::from_secs(30);
+/// What a kernel says first. Source: Linux, init/version.c, linux_banner.
+const BANNER: &str = "Linux version ";
+/// What QEMU says of an instruction that the processor's support cannot do. Source: QEMU,
+/// accel/kvm/kvm-all.c, kvm_handle_internal_error.
+const KVM_ERROR: &str = "KVM internal error";
 
 const SSH: Need = Need {
     program: "ssh",
@@ -101,21 +107,35 @@ impl Vm {
         let acceleration = settings.acceleration.unwrap_or_else(Acceleration::of_this_machine);
         let key = Key::make(&folder.path)?;
         let mut vm = Vm::boot(settings, acceleration, key, folder)?;
-        if acceleration == Acceleration::Kvm && settings.acceleration.is_none() {
-            let end = Instant::now() + PROBATION;
-            while Instant::now() < end {
-                if vm.qemu.has_ended()? || vm.log()?.contains("KVM internal error") {
-                    progress
-                        .warn("/dev/kvm is there and does not work: the machine is emulated, which is slow");
-                    let Vm { qemu, guest, folder, .. } = vm;
-                    // The disk and the ports are free again before the next one starts.
-                    drop(qemu);
-                    return Vm::boot(settings, Acceleration::Emulation, guest.key, folder);
-                }
-                thread::sleep(INTERVAL);
-            }
+        if settings.acceleration.is_some()
+            || acceleration == Acceleration::Emulation
+            || vm.starts_a_kernel()?
+        {
+            return Ok(vm);
         }
-        Ok(vm)
+        progress.warn(
+            "/dev/kvm is there and starts no kernel: the machine is emulated, which is slow \
+             ('--acceleration kvm' waits for longer)",
+        );
+        let Vm { qemu, guest, folder, .. } = vm;
+        // The disk and the ports are free again before the next one starts.
+        drop(qemu);
+        Vm::boot(settings, Acceleration::Emulation, guest.key, folder)
+    }
+
+    /// Whether a kernel shows itself within [`PROBATION`]: on the console, or, where that is silent, by
+    /// letting somebody in at the end.
+    fn starts_a_kernel(&mut self) -> Result<bool> {
+        while self.age() < PROBATION {
+            if self.qemu.has_ended()? || self.log()?.contains(KVM_ERROR) {
+                return Ok(false);
+            }
+            if self.console()?.contains(BANNER) {
+                return Ok(true);
+            }
+            thread::sleep(INTERVAL);
+        }
+        Ok(self.get("/").is_ok() || self.guest.boot()?.is_some())
     }
 
     fn boot(settings: &Settings<'_>, acceleration: Acceleration, key: Key, mut folder: Folder) -> Result<Vm> {
@@ -235,6 +255,13 @@ impl Vm {
             if let Some(end) = dead_end(&self.console()?) {
                 bail!("the guest gave up before {what}: {end}{}", self.last_lines());
             }
+            if self.log()?.contains(KVM_ERROR) {
+                return Err(anyhow!(
+                    "/dev/kvm does not work: the guest stopped before {what}{}",
+                    self.last_lines()
+                ))
+                .hint("'--acceleration emulation' does without it, and is slow");
+            }
             if self.age() > limit {
                 let error = anyhow!("not within {} s: {what}{}", limit.as_secs(), self.last_lines());
                 return Err(error).hint(format!(
@@ -269,7 +296,7 @@ impl Vm {
 }
 
 impl Ports {
-    /// Two that nobody listens on.
+    /// Three that nobody listens on.
     fn free() -> io::Result<Ports> {
         let ssh = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let web = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
