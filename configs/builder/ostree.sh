@@ -4,8 +4,9 @@
 # in mount and PID namespaces of its own.
 #
 #   ostree.sh enter install
-# Standard input: a tar of the image's programs. LAYERS has a word for each of the image's layers: digest,
-# colon, and the number of the open file that is its tar.
+# Standard input: a tar of the image's programs, and below /work of the image's layers: trees/DIGEST is what one
+# has, and objects what ostree's repository has of all their files, which are one with those of the trees.
+# LAYERS has the digests.
 # Standard output: GRUB's boot.img (512 bytes, where there is a BIOS), and behind it its core.img.
 #
 #   ostree.sh enter medium
@@ -22,7 +23,11 @@ fail() { echo "E: $*"; exit 1; }
 # First, on the machine: a root in memory that holds the image's programs.
 enter() {
 	mount -t tmpfs -o "mode=0755,size=$MEMORY" tmpfs "$ROOT"
-	tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions
+	tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions \
+		--xattrs '--xattrs-include=*' 2>"$ROOT/said" || { cat "$ROOT/said" >&2 && exit 1; }
+	# tar ends well also if an extended attribute is one that cannot be set here.
+	[ ! -s "$ROOT/said" ] || { cat "$ROOT/said" >&2 && exit 1; }
+	rm "$ROOT/said"
 	mkdir -p "$ROOT/dev" "$ROOT/proc" "$ROOT/tmp" "$ROOT/work"
 	for device in null zero urandom; do
 		: >"$ROOT/dev/$device"
@@ -78,19 +83,17 @@ deploy() {
 
 	# As a host commits the next image (/usr/sbin/testboot): each layer alone, of which the host then downloads
 	# only what it has not, and all of them as one tree of links to their files.
-	names=
+	mv objects/* $repo/objects/
 	for layer in $LAYERS; do
-		name=${layer%:*}
-		names="$names${names:+ }$name"
-		ostree --repo=$repo commit --branch="testboot/layer/$name" --tree="tar=/proc/self/fd/${layer#*:}" \
-			--tar-autocreate-parents --tar-pathname-filter='^etc(/|$),usr/etc\1' --timestamp=@1 >/dev/null ||
-			fail "ostree cannot commit the layer $name"
-		ostree --repo=$repo checkout --union --whiteouts --require-hardlinks "testboot/layer/$name" tree
+		mkdir -p "trees/$layer"
+		ostree --repo=$repo commit --branch="testboot/layer/$layer" --tree="dir=trees/$layer" --link-checkout-speedup \
+			--timestamp=@1 >/dev/null || fail "ostree cannot commit the layer $layer"
+		ostree --repo=$repo checkout --union --whiteouts --require-hardlinks "testboot/layer/$layer" tree
 	done
 	commit=$(ostree --repo=$repo commit --branch="$BRANCH" --tree=dir=tree --link-checkout-speedup \
 		--timestamp="@$SOURCE_DATE_EPOCH" --add-metadata-string=version="$VERSION" \
 		--add-metadata=ostree.bootable=true --add-metadata-string=testboot.config="$CONFIG" \
-		--add-metadata-string=testboot.layers="$names")
+		--add-metadata-string=testboot.layers="$LAYERS")
 
 	say "deploying $commit"
 	# The arguments are words without blanks, and name no files.

@@ -29,6 +29,10 @@ pub(crate) const SYSTEM_DIRS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// Where programs are looked for when nobody says. Source: _PATH_DEFPATH in paths.h.
 const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
+/// What a pipe may hold that feeds a program, in bytes: as much as an ordinary user can have.
+/// Source: pipe(7), /proc/sys/fs/pipe-max-size.
+const PIPE_SIZE: usize = 1 << 20;
+
 /// How often whoever ends a program's parts is asked to, until the program has ended.
 const ENDING_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -150,6 +154,8 @@ pub(crate) fn feed(
     let id = child.inner.id();
     let stdin = child.inner.stdin.take();
     let stdin = stdin.ok_or_else(|| failed(io::Error::other("its input is not a pipe")))?;
+    // A smaller one does as well, at more turns.
+    rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_SIZE).ok();
     let (mut stdout, stderr) = child.pipes().map_err(failed)?;
     let mut output = Vec::new();
     let (read, produced, tail) = std::thread::scope(|scope| {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use xshell::{Shell, cmd};
@@ -27,11 +28,14 @@ use crate::subids;
 /// What runs in the namespaces, in the workspace.
 pub(super) const SCRIPT: &str = "configs/builder/ostree.sh";
 /// Changes when the code below makes another disk of the same inputs.
-pub(super) const PROCESS: &str = "4";
+pub(super) const PROCESS: &str = "5";
 
 /// The group of deployments that share /var, and the branch that the image is committed to.
 const STATEROOT: &str = "default";
 const BRANCH: &str = "testboot/image";
+/// Where the script finds what ostree's repository has of the layers' files, and the layers' trees.
+const OBJECTS: &str = "work/objects";
+const TREES: &str = "work/trees";
 /// What every format can describe, in bytes.
 const LARGEST: u64 = 2040 << 30;
 /// Arguments of the kernel that ostree's root wants, whatever else there is: what is read-only is
@@ -139,7 +143,11 @@ pub(super) fn install(
     let step = progress.step(format!("making a disk of {}", order.name));
     step.at(format!("making a disk of {}: reading its layers", order.name));
     let layers = Unpacked::new(image, order.kept)?;
-    let plan = layers.plan()?;
+    let (plan, trees) = thread::scope(|scope| {
+        let trees = scope.spawn(|| trees(&layers));
+        (layers.plan(), trees.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let (plan, trees) = (plan?, trees?);
     for Overruled { layer, path } in plan.overruled() {
         progress.warn(format!("layer {layer} has /{path} with another mode or owner: it keeps that of a layer below, as on hosts"));
     }
@@ -147,17 +155,18 @@ pub(super) fn install(
     let accounts = accounts::lines(order.config);
     let more: &[&str] = if accounts.is_empty() { &[] } else { &ACCOUNT_PROGRAMS };
     check_programs(&tools, PROGRAMS.iter().chain(more))?;
-    let room = Room::new(plan.content_size(), tools.content_size());
+    let room = Room::new(plan.content_size());
     room.check(order)?;
+    let files = trees.and(tools);
 
     disk.set_len(order.size).context("setting the disk's size")?;
-    let handed_down = layers.handed_down().context("handing the layers down")?;
+    let names: Vec<String> = layers.digests().map(|digest| digest.hex()).collect();
     let script = Script {
         order,
         inputs,
         firmware: &firmware,
         memory: room.memory,
-        layers: handed_down,
+        layers: names.join(" "),
         path,
         accounts,
     };
@@ -165,7 +174,7 @@ pub(super) fn install(
     let mount_point = order.kept.join(".root");
     fs::create_dir_all(&mount_point).with_context(|| format!("making {}", mount_point.display()))?;
     let produce = |out: &mut dyn io::Write| -> io::Result<()> {
-        layers.write_part(&tools, out).map_err(|error| hint::into_io(error.into()))
+        layers.write_with_objects(&files, OBJECTS, out).map_err(|error| hint::into_io(error.into()))
     };
     let on_line = |line: &str| {
         if let Some(text) = line.strip_prefix("I: ") {
@@ -185,6 +194,24 @@ pub(super) fn install(
     Ok(())
 }
 
+/// The layers as the script commits them: each alone, in a folder of its own.
+fn trees(layers: &Unpacked) -> Result<Plan> {
+    let plans = layers.plans()?.into_iter().map(|(digest, plan)| {
+        let folder = format!("{TREES}/{}", digest.hex());
+        plan.moved(|path| format!("{folder}/{}", committed(path)))
+    });
+    Ok(plans.fold(Plan::default(), Plan::and))
+}
+
+/// Where a commit has what an image has at `path`: a deployment's own /etc is a copy of /usr/etc.
+/// Source: ostree, docs/deployment.md, "The /etc and /usr/etc directories".
+fn committed(path: &str) -> String {
+    match path.strip_prefix("etc") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("usr/etc{rest}"),
+        Some(_) | None => path.to_owned(),
+    }
+}
+
 /// What the script is told.
 struct Script<'a> {
     order: &'a Order<'a>,
@@ -192,7 +219,7 @@ struct Script<'a> {
     firmware: &'a Firmware,
     /// What its root may take, in bytes.
     memory: u64,
-    /// Each layer's digest, a colon, and the number of the file that has its tar.
+    /// The layers' digests in hex.
     layers: String,
     path: &'a Path,
     accounts: String,
@@ -327,6 +354,15 @@ mod tests {
             ("[customizations.iso]\nvolume_id = \"A\"".to_owned(), "[customizations.iso]"),
         ] {
             assert!(check(&text).0.contains(expected), "{text}: {}", check(&text).0);
+        }
+    }
+
+    #[test]
+    fn etc_is_committed_as_a_default() {
+        for (path, expected) in
+            [("etc", "usr/etc"), ("etc/a", "usr/etc/a"), ("etcd", "etcd"), ("a/etc", "a/etc")]
+        {
+            assert_eq!(committed(path), expected);
         }
     }
 

@@ -24,14 +24,11 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Of an image with so many bytes in files, and so many of these in the programs that it needs.
-    pub(super) fn new(content: u64, programs: u64) -> Room {
-        // The tree and the programs; in the disk, what is smaller than a block takes one.
+    /// Of an image with so many bytes in files.
+    pub(super) fn new(content: u64) -> Room {
+        // What is smaller than a page of memory, or a block of the disk, takes one.
         let times = |quarters: u64| (content / 4).saturating_mul(quarters);
-        Room {
-            memory: times(5).saturating_add(programs).saturating_add(MORE),
-            disk: times(6).saturating_add(MORE),
-        }
+        Room { memory: times(5).saturating_add(MORE), disk: times(6).saturating_add(MORE) }
     }
 
     /// An error, if there is less.
@@ -62,8 +59,7 @@ impl Room {
 pub(super) fn lacks(order: &Order<'_>) -> Result<Vec<Lack>> {
     let packed = order.image.packed_size();
     let content = packed.saturating_mul(UNPACKED);
-    // About half of an image is programs and their libraries.
-    let room = Room::new(content, content / 2);
+    let room = Room::new(content);
     let fetched = match order.image.home() {
         Home::Registry(_) => packed,
         Home::Layout(_) => 0,
@@ -101,11 +97,11 @@ mod tests {
 
     #[test]
     fn all_that_is_too_little_is_told() {
-        let room = Room::new(u64::MAX, 1);
+        let room = Room::new(u64::MAX);
         let folder = std::env::temp_dir();
         let lacks = room.lacks(vec![Claim::new(&folder, room.disk).unwrap()]).unwrap();
         let told: Vec<&str> = lacks.iter().map(|lack| lack.what.rsplit(", and ").next().unwrap()).collect();
         assert_eq!(told, ["it takes about 18446744 TB"; 2]);
-        assert!(Room::new(0, 0).lacks(Vec::new()).unwrap().is_empty());
+        assert!(Room::new(0).lacks(Vec::new()).unwrap().is_empty());
     }
 }

@@ -2,12 +2,13 @@
 //! says.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::io::FdFlags;
 
 use super::LocalImage;
 use super::image::{DISTRUST, damaged};
@@ -16,10 +17,11 @@ use crate::oci::digest::DigestWriter;
 use crate::oci::flatten::{self, FlattenError, Plan};
 use crate::oci::{DOCKER_LAYER_GZIP, Descriptor, DiffId, Digest, MediaType};
 
-/// Buffers, in bytes.
+/// Buffers, in bytes, and how many of them wait to be written.
 const BUFFER: usize = 256 << 10;
-/// A shell's script uses numbers of one digit for files of its own.
-const FIRST_NUMBER: i32 = 10;
+const BUFFERS: usize = 4;
+/// What a layer that no host could take is mended by.
+const MEND: &str = "mend what makes that layer: a host could not take it either";
 
 pub(super) struct Unpacked {
     layers: Vec<Layer>,
@@ -29,20 +31,6 @@ struct Layer {
     /// As it was packed.
     digest: Digest,
     tar: File,
-}
-
-/// A reader that hashes what it gives.
-struct Hashed<R> {
-    inner: R,
-    digest: DigestWriter<io::Sink>,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.digest.write_all(&buffer[..count])?;
-        Ok(count)
-    }
 }
 
 impl Unpacked {
@@ -61,47 +49,130 @@ impl Unpacked {
                 return Err(anyhow!("{digest} holds {found}, and {expected} was promised as its diff id"))
                     .hint(DISTRUST);
             }
-            let tar = rustix::io::fcntl_dupfd_cloexec(&tar, FIRST_NUMBER).map_err(io::Error::from);
-            Ok(Layer { digest, tar: tar.with_context(writing)?.into() })
+            Ok(Layer { digest, tar })
         };
         let layers = image.manifest.layers.iter().zip(&image.diff_ids).map(unpack).collect::<Result<_>>()?;
         Ok(Unpacked { layers })
     }
 
+    /// Their digests, as they were packed.
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.layers.iter().map(|layer| layer.digest)
+    }
+
     /// What they come to.
     pub(super) fn plan(&self) -> Result<Plan> {
-        flatten::plan(self.layers.iter().map(|layer| &layer.tar))
-            .context("flattening the layers")
-            .hint("mend what makes that layer: a host could not take it either")
+        flatten::plan(self.layers.iter().map(Layer::reader)).context("flattening the layers").hint(MEND)
+    }
+
+    /// What each has by itself, with its digest.
+    pub(super) fn plans(&self) -> Result<Vec<(Digest, Plan)>> {
+        let layers = self.layers.iter().enumerate();
+        let plans = layers.map(|(number, layer)| Ok((layer.digest, flatten::alone(number, layer.reader())?)));
+        plans.collect::<Result<_, FlattenError>>().context("reading the layers").hint(MEND)
     }
 
     /// Writes a part of that as one tar.
     pub(super) fn write_part(&self, part: &Plan, out: impl Write) -> Result<(), FlattenError> {
-        let open = |number: usize| {
-            let mut tar = &self.layers.get(number).ok_or(io::ErrorKind::NotFound)?.tar;
-            tar.rewind()?;
-            Ok(tar)
-        };
-        part.write(open, BufWriter::with_capacity(BUFFER, out))
+        part.write(|layer| self.reader(layer), BufWriter::with_capacity(BUFFER, out))
     }
 
-    /// A word for each: its digest in hex, a colon, and the number under which programs that are started
-    /// from now on have its tar open, so that they read it without a copy.
-    pub(super) fn handed_down(&self) -> io::Result<String> {
-        let word = |layer: &Layer| {
-            rustix::io::fcntl_setfd(&layer.tar, FdFlags::empty())?;
-            Ok(format!("{}:{}", layer.digest.hex(), layer.tar.as_raw_fd()))
+    /// As [`write_part`](Self::write_part), with the objects that ostree's repository has of it in `folder`.
+    pub(super) fn write_with_objects(
+        &self,
+        part: &Plan,
+        folder: &str,
+        out: impl Write,
+    ) -> Result<(), FlattenError> {
+        part.write_with_objects(folder, |layer| self.reader(layer), BufWriter::with_capacity(BUFFER, out))
+    }
+
+    fn reader(&self, layer: usize) -> io::Result<Reader<'_>> {
+        self.layers.get(layer).map(Layer::reader).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Layer {
+    fn reader(&self) -> Reader<'_> {
+        Reader { file: &self.tar, at: 0 }
+    }
+}
+
+/// A file that several read at once, each from where it is itself.
+struct Reader<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.metadata()?.len().checked_add_signed(by),
         };
-        let words = self.layers.iter().map(word).collect::<io::Result<Vec<_>>>();
-        words.map(|words| words.join(" "))
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// A reader that hashes what it gives.
+struct Hashed<R> {
+    inner: R,
+    digest: DigestWriter<io::Sink>,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.digest.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+/// Hands what is written on to another thread.
+struct HandedOn(SyncSender<Vec<u8>>);
+
+impl Write for HandedOn {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// Writes the tar of a layer, and gives the digest of what it was packed as, read to its end, and its own.
+/// One thread inflates, and another hashes and writes.
 fn unpack(packed: impl Read, kind: &MediaType, tar: &mut File) -> io::Result<(Digest, DiffId)> {
+    let (sender, receiver) = sync_channel::<Vec<u8>>(BUFFERS);
+    let mut out = DigestWriter::new(tar);
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            receiver.into_iter().try_for_each(|bytes| out.write_all(&bytes))?;
+            Ok(DiffId(out.finish().1))
+        });
+        let digest = inflate(packed, kind, BufWriter::with_capacity(BUFFER, HandedOn(sender)));
+        let found: io::Result<_> = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A writer that failed leaves nobody to hand anything to.
+        found.and_then(|found| Ok((digest?, found)))
+    })
+}
+
+/// Writes what is packed, and gives the digest of what it was packed as.
+fn inflate(packed: impl Read, kind: &MediaType, mut out: impl Write) -> io::Result<Digest> {
     let hashed = Hashed { inner: packed, digest: DigestWriter::new(io::sink()) };
     let mut packed = BufReader::with_capacity(BUFFER, hashed);
-    let mut out = BufWriter::with_capacity(BUFFER, DigestWriter::new(tar));
     match kind {
         MediaType::ImageLayer => io::copy(&mut packed, &mut out)?,
         MediaType::ImageLayerZstd => io::copy(&mut zstd::Decoder::with_buffer(&mut packed)?, &mut out)?,
@@ -110,10 +181,10 @@ fn unpack(packed: impl Read, kind: &MediaType, tar: &mut File) -> io::Result<(Di
         }
         kind => return Err(io::Error::other(format!("it is of type {kind}"))),
     };
-    let found = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish().1;
+    out.flush()?;
     // What packs need not read: it counts for the digest.
     io::copy(&mut packed, &mut io::sink())?;
-    Ok((packed.into_inner().digest.finish().1, DiffId(found)))
+    Ok(packed.into_inner().digest.finish().1)
 }
 
 #[cfg(test)]

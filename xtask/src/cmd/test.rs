@@ -68,6 +68,7 @@ pub(crate) fn needs() -> Vec<Need> {
         debian("losetup", "mount", "says which loop devices are left"),
         debian("e2fsck", "e2fsprogs", "checks a disk's file system"),
         debian("debugfs", "e2fsprogs", "looks into it"),
+        debian("ostree", "ostree", "commits layers, to compare with"),
         debian("mdir", "mtools", "looks into a disk's EFI partition"),
         QEMU_IMG,
         debian("xorriso", "xorriso", "reads an installer's medium"),

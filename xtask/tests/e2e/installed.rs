@@ -158,8 +158,11 @@ fn the_same_image_is_the_same_disk() {
     assert_eq!(kept, 2, "the disk that was made last, and the folder to mount at");
 }
 
-/// Adds a layer to the image, under a tag of its own: a word is `folder/`, `file=content`, `link->target` or
-/// `hard=>target`, and one that ends in nothing of these an empty file.
+/// `cap_net_raw=ep`. Source: linux/capability.h, `vfs_cap_data`, of VFS_CAP_REVISION_2 with its bit "effective".
+const CAPABILITY: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Adds a layer to the image, under a tag of its own: a word is `folder/`, `file=content`, `link->target`,
+/// `hard=>target` or `program+`, a file with a capability, and one that ends in nothing of these an empty file.
 fn add_layer(layout: &Layout, tag: &str, words: &str) {
     let mut builder = tar::Builder::new(Vec::new());
     for word in words.split_whitespace() {
@@ -170,9 +173,13 @@ fn add_layer(layout: &Layout, tag: &str, words: &str) {
             (path, EntryType::Link, "")
         } else if let Some((path, target)) = word.split_once("->") {
             header.set_link_name(target).unwrap();
+            header.set_mode(0o777);
             (path, EntryType::Symlink, "")
         } else if let Some((path, content)) = word.split_once('=') {
             (path, EntryType::Regular, content)
+        } else if let Some(path) = word.strip_suffix('+') {
+            builder.append_pax_extensions([("SCHILY.xattr.security.capability", CAPABILITY)]).unwrap();
+            (path, EntryType::Regular, "")
         } else if word.ends_with('/') {
             (word, EntryType::Directory, "")
         } else {
@@ -200,7 +207,7 @@ fn layers_are_taken_together_as_on_a_host() {
     let layout = workspace.layout("../image");
     let words = "usr/ usr/bin/ usr/bin/.wh.hello usr/bin/to->again usr/lib/ usr/lib/tmpfiles.d=file
         usr/share/ usr/share/nginx/ usr/share/nginx/.wh..wh..opq usr/share/nginx/new=1 etc/ etc/again=22
-        etc/same=>etc/again etc/ssl/ etc/ssl/private/";
+        etc/same=>etc/again etc/ssl/ etc/ssl/private/ usr/bin/pong+";
     add_layer(&layout, "more", words);
     add_layer(&layout, "empty", "");
     let disk = |tag: &str| format!("disk raw --from oci:../image:{tag} --size 2GiB --output ../disks");
@@ -220,6 +227,9 @@ fn layers_are_taken_together_as_on_a_host() {
     let cat = |path: &str| root.debugfs(&format!("cat {deployment}/{path}"));
     assert_eq!((cat("usr/lib/tmpfiles.d").as_str(), cat("etc/same").as_str()), ("file", "22"));
     assert!(root.debugfs(&format!("stat {deployment}/usr/bin/to")).contains("Fast link dest: \"again\""));
+    let attributes = root.debugfs(&format!("ea_list {deployment}/usr/bin/pong"));
+    assert!(attributes.contains("security.capability (20) = 01 00 00 02 00 20"), "{attributes}");
+    check_commits(&root, &layout, "more");
     workspace.ok(&disk("empty"));
 
     // What ostree would refuse is refused before it begins.
@@ -236,6 +246,27 @@ fn layers_are_taken_together_as_on_a_host() {
         let error = workspace.failure(&disk(tag));
         assert!(error.contains(expected) && error.contains("hint: mend what makes that layer"), "{error}");
         assert!(!workspace.path(&format!("../disks/{tag}.raw")).exists());
+    }
+}
+
+/// Sees to it that each layer was committed as ostree commits its tar, as hosts do.
+fn check_commits(root: &RootOfDisk, layout: &Layout, tag: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let repository = folder.path().display();
+    judge("ostree", &format!("init --mode=archive --repo={repository}"));
+    for layer in layout.manifest(tag)["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let branch = format!("testboot/layer/{}", digest.strip_prefix("sha256:").unwrap());
+        let tar = layout.blob_path(digest);
+        let expected = judge(
+            "ostree",
+            &format!(
+                "commit --repo={repository} --branch={branch} --tree=tar={} --tar-autocreate-parents \
+                 --tar-pathname-filter=^etc(/|$),usr/etc\\1 --timestamp=@1",
+                tar.display()
+            ),
+        );
+        assert_eq!(root.debugfs(&format!("cat /ostree/repo/refs/heads/{branch}")), expected, "{digest}");
     }
 }
 

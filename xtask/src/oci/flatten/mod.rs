@@ -7,16 +7,18 @@
 //! Source: OCI image specification, layer.md, "Applying Changesets".
 
 mod entry;
+mod object;
 mod tree;
 mod write;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Read, Seek};
 
 use tar::EntryType;
 
 use self::entry::Metadata;
-use self::tree::Tree;
+use self::tree::{Marks, Tree};
 
 /// A tar's unit, in bytes. Source: POSIX, pax, "ustar Interchange Format".
 const BLOCK: u64 = 512;
@@ -88,12 +90,44 @@ pub(crate) enum FlattenError {
 pub(crate) fn plan<R: Read + Seek>(layers: impl IntoIterator<Item = R>) -> Result<Plan, FlattenError> {
     let mut tree = Tree::default();
     for (layer, tar) in layers.into_iter().enumerate() {
-        tree.apply(layer, tar)?;
+        tree.apply(layer, tar, Marks::Applied)?;
     }
     Ok(tree.finish())
 }
 
+/// What the layer `layer`, whose tar this is, has by itself. What takes something away is a file of it.
+pub(crate) fn alone(layer: usize, tar: impl Read + Seek) -> Result<Plan, FlattenError> {
+    let mut tree = Tree::default();
+    tree.apply(layer, tar, Marks::Kept)?;
+    Ok(tree.finish())
+}
+
 impl Plan {
+    /// The same with all of it at the paths that `place` gives for what they are.
+    pub(crate) fn moved(self, place: impl Fn(&str) -> String) -> Plan {
+        let nodes = self.nodes.into_iter().map(|(path, node)| (place(&path), node)).collect();
+        let files = self.files.into_iter().map(|(entry, content)| {
+            let paths = content.paths.iter().map(|path| place(path)).collect();
+            (entry, Content { paths, ..content })
+        });
+        Plan { nodes, files: files.collect(), overruled: self.overruled }
+    }
+
+    /// Both, of the same layers. A file that is in both is one file.
+    pub(crate) fn and(mut self, other: Plan) -> Plan {
+        self.nodes.extend(other.nodes);
+        for (entry, content) in other.files {
+            match self.files.entry(entry) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(content);
+                }
+                Entry::Occupied(mut there) => there.get_mut().paths.extend(content.paths),
+            }
+        }
+        self.overruled.extend(other.overruled);
+        self
+    }
+
     /// The part whose paths `keep` wants. A directory that is left out is left out with all in it.
     pub(crate) fn part(&self, keep: impl Fn(&str) -> bool) -> Plan {
         let is_kept = |path: &str| {
@@ -344,6 +378,36 @@ mod tests {
         assert_eq!(shown(&out), "c/ c/e->x c/d=1 f=2");
         assert_eq!((plan.content_size(), part.content_size()), (2, 2));
         assert_eq!(part.leaves().collect::<Vec<_>>(), ["c/e", "c/d", "f"]);
+    }
+
+    #[test]
+    fn layers_are_beside_what_they_come_to() {
+        let layers = ["a/ a/b=1 c=>a/b", ".wh.c a/.wh..wh..opq d=2"].map(layer);
+        let own = layers.iter().enumerate().map(|(number, tar)| alone(number, Cursor::new(tar)).unwrap());
+        let own = own.map(|plan| plan.moved(|path| format!("own/{path}"))).reduce(Plan::and).unwrap();
+        let all = own.and(plan(layers.iter().map(Cursor::new)).unwrap());
+        let mut out = Vec::new();
+        all.write(|number| Ok(Cursor::new(&layers[number])), &mut out).unwrap();
+        let expected = "a/ own/a/ own/a/b=1 own/c=>own/a/b own/.wh.c= own/a/.wh..wh..opq= own/d=2 d=>own/d";
+        assert_eq!(shown(&out), expected);
+    }
+
+    #[test]
+    fn objects_are_where_ostree_has_them() {
+        let attribute = vec![("SCHILY.xattr.security.capability".to_owned(), vec![1, 0, 2])];
+        let mut builder = Builder::new(Vec::new());
+        for (path, attributes) in [("f", &[][..]), ("g", &[]), ("h", &attribute)] {
+            let metadata = Metadata { mode: 0o4755, uid: 33, gid: 0, attributes: vec![] };
+            append(&mut builder, metadata.header(EntryType::Regular, 1), path, attributes, None, &b"1"[..])
+                .unwrap();
+        }
+        let tar = builder.into_inner().unwrap();
+        let plan = plan([Cursor::new(&tar)]).unwrap();
+        let mut out = Vec::new();
+        plan.write_with_objects("o", |_| Ok(Cursor::new(&tar)), &mut out).unwrap();
+        // What `ostree ls --checksum` says of such a file.
+        let object = "o/97/94e881c2e4e787f878fc209dfc1276aa479b5ed0f2bb4e378fc4cb7f5c24cc.file";
+        assert_eq!(shown(&out), format!("f=1 {object}=>f g=1 h=1"));
     }
 
     #[test]

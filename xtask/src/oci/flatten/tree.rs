@@ -16,6 +16,14 @@ pub(super) struct Tree {
     overruled: Vec<Overruled>,
 }
 
+/// What becomes of the files that take away what the layers below have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    Applied,
+    /// They stay files.
+    Kept,
+}
+
 #[derive(Clone, Debug)]
 enum Leaf {
     Node(Node),
@@ -36,7 +44,12 @@ struct Own {
 }
 
 impl Tree {
-    pub(super) fn apply(&mut self, layer: usize, mut tar: impl Read + Seek) -> Result<(), FlattenError> {
+    pub(super) fn apply(
+        &mut self,
+        layer: usize,
+        mut tar: impl Read + Seek,
+        marks: Marks,
+    ) -> Result<(), FlattenError> {
         let failed = |source| FlattenError::Read { layer, source };
         let length = tar.seek(SeekFrom::End(0)).map_err(failed)?;
         tar.rewind().map_err(failed)?;
@@ -56,7 +69,8 @@ impl Tree {
             let path = path(layer, &entry.path_bytes())?;
             // Marks are about the layers below, wherever in this one they are.
             let is_file = !matches!(entry.header().entry_type(), EntryType::Directory | EntryType::Symlink);
-            match if is_file { mark(layer, &path)? } else { Mark::None } {
+            let counts = is_file && marks == Marks::Applied;
+            match if counts { mark(layer, &path)? } else { Mark::None } {
                 Mark::None if path.is_empty() => {}
                 Mark::None => own.extend(layer, read(layer, number, path, &mut entry)?)?,
                 Mark::Nothing => {}

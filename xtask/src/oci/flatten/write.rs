@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use tar::{Builder, EntryType, Header};
 
 use super::entry::Metadata;
+use super::object::{Object, Objects};
 use super::{Content, FlattenError, Node, Plan};
 use crate::oci::tar::header;
 
@@ -18,8 +19,40 @@ impl Plan {
     /// have a file in the tree.
     pub(crate) fn write<R: Read + Seek>(
         &self,
-        mut open: impl FnMut(usize) -> io::Result<R>,
+        open: impl FnMut(usize) -> io::Result<R>,
         out: impl Write,
+    ) -> Result<(), FlattenError> {
+        self.write_files(open, out, |builder, content, entry| content.write(builder, entry))
+    }
+
+    /// As [`write`](Self::write), and each file that ostree has no more to say of than its content, owner and
+    /// mode is in `folder` besides, as ostree's repository has it there.
+    pub(crate) fn write_with_objects<R: Read + Seek>(
+        &self,
+        folder: &str,
+        open: impl FnMut(usize) -> io::Result<R>,
+        out: impl Write,
+    ) -> Result<(), FlattenError> {
+        let mut objects = Objects::new(folder);
+        self.write_files(open, out, |builder, content, entry| {
+            let Some(object) = objects.begin(&content.metadata) else {
+                return content.write(builder, entry);
+            };
+            let mut entry = Tee { inner: entry, object };
+            content.write(builder, &mut entry)?;
+            match (content.paths.first(), objects.end(entry.object)) {
+                (Some(path), Some(object)) => content.link(builder, &object, path),
+                // ostree sees by itself that one is there already.
+                (_, None) | (None, _) => Ok(()),
+            }
+        })
+    }
+
+    fn write_files<R: Read + Seek, W: Write>(
+        &self,
+        mut open: impl FnMut(usize) -> io::Result<R>,
+        out: W,
+        mut write: impl FnMut(&mut Builder<W>, &Content, tar::Entry<'_, R>) -> io::Result<()>,
     ) -> Result<(), FlattenError> {
         let mut builder = Builder::new(out);
         self.write_nodes(&mut builder).map_err(FlattenError::Write)?;
@@ -35,7 +68,7 @@ impl Plan {
                 if entry.size() != content.size {
                     return Err(FlattenError::Changed);
                 }
-                content.write(&mut builder, entry).map_err(FlattenError::Write)?;
+                write(&mut builder, content, entry).map_err(FlattenError::Write)?;
                 if files.peek().is_none_or(|((next, _), _)| *next != layer) {
                     break;
                 }
@@ -70,11 +103,26 @@ impl Content {
         let Some((first, others)) = self.paths.split_first() else { return Ok(()) };
         let header = self.metadata.header(EntryType::Regular, self.size);
         append(builder, header, first, &self.metadata.attributes, None, content)?;
-        for path in others {
-            let header = self.metadata.header(EntryType::Link, 0);
-            append(builder, header, path, &[], Some(first), io::empty())?;
-        }
-        Ok(())
+        others.iter().try_for_each(|path| self.link(builder, path, first))
+    }
+
+    fn link(&self, builder: &mut Builder<impl Write>, path: &str, target: &str) -> io::Result<()> {
+        let header = self.metadata.header(EntryType::Link, 0);
+        append(builder, header, path, &[], Some(target), io::empty())
+    }
+}
+
+/// A file that is read, and hashed on the way.
+struct Tee<R> {
+    inner: R,
+    object: Object,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.object.write_all(&buffer[..count])?;
+        Ok(count)
     }
 }
 
