@@ -29,6 +29,7 @@ mod pack;
 mod password;
 mod preflight;
 mod progress;
+mod read_at;
 mod registry;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 mod release;

@@ -14,6 +14,7 @@ use crate::oci::digest::DigestWriter;
 use crate::oci::document::MAX_SIZE;
 use crate::oci::verified::VerifyError;
 use crate::oci::{Descriptor, Digest, Verified};
+use crate::read_at::ReadAt;
 use crate::words::foreign;
 
 /// The longest `oci-layout` that makes sense, in bytes.
@@ -41,20 +42,6 @@ pub(crate) struct Entry {
 struct Place {
     offset: u64,
     size: u64,
-}
-
-/// Reads on from a place by itself: a file has one position, which all that read it would move.
-struct Part {
-    file: File,
-    at: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +171,7 @@ impl Archive {
         descriptor: &Descriptor,
     ) -> Result<impl Read + Send + use<>, ArchiveError> {
         let Place { offset, size } = self.place(descriptor)?;
-        Ok(Part { file: self.file.try_clone()?, at: offset }.take(size))
+        Ok(ReadAt::new(self.file.try_clone()?, offset).take(size))
     }
 
     fn place(&self, descriptor: &Descriptor) -> Result<Place, ArchiveError> {

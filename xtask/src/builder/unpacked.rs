@@ -2,8 +2,7 @@
 //! says.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -16,6 +15,7 @@ use crate::hint::WithHint;
 use crate::oci::digest::DigestWriter;
 use crate::oci::flatten::{self, FlattenError, Plan};
 use crate::oci::{DOCKER_LAYER_GZIP, Descriptor, DiffId, Digest, MediaType};
+use crate::read_at::ReadAt;
 
 /// Buffers, in bytes, and how many of them wait to be written.
 const BUFFER: usize = 256 << 10;
@@ -87,40 +87,14 @@ impl Unpacked {
         part.write_with_objects(folder, |layer| self.reader(layer), BufWriter::with_capacity(BUFFER, out))
     }
 
-    fn reader(&self, layer: usize) -> io::Result<Reader<'_>> {
+    fn reader(&self, layer: usize) -> io::Result<ReadAt<&File>> {
         self.layers.get(layer).map(Layer::reader).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 impl Layer {
-    fn reader(&self) -> Reader<'_> {
-        Reader { file: &self.tar, at: 0 }
-    }
-}
-
-/// A file that several read at once, each from where it is itself.
-struct Reader<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl Seek for Reader<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.file.metadata()?.len().checked_add_signed(by),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
+    fn reader(&self) -> ReadAt<&File> {
+        ReadAt::new(&self.tar, 0)
     }
 }
 
