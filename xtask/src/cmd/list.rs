@@ -4,6 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Session;
+use crate::disk::DiskFormat;
 use crate::workspace::{Distro, DistroKind, DistroName};
 
 pub(crate) fn run(session: &Session) -> Result<()> {
@@ -44,7 +45,10 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         .collect();
     let formats: Vec<&str> = workspace.settings.formats.iter().map(|format| format.name()).collect();
     let image = workspace.settings.image.to_string();
-    let value = json!({"image": image, "apps": apps, "distros": distros, "formats": formats});
+    let value = json!({
+        "image": image, "apps": apps, "distros": distros, "formats": formats,
+        "all_formats": DiskFormat::ALL.map(DiskFormat::name),
+    });
     session.print(&value, || {
         let mut text = format!("image {image}\n");
         for app in &workspace.apps {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -105,6 +105,18 @@ impl<'a> Runner<'a> {
         fs::read_to_string(self.workspace.path("../runner/summary")).unwrap()
     }
 
+    /// What a job says of a value that stops it.
+    pub(crate) fn failure(&self, workflow: &str, job: &str, (name, value): (&str, &str)) -> String {
+        let mut values = self.values.clone();
+        values.insert(name.to_owned(), value.to_owned());
+        let runner = Runner { workspace: self.workspace, values, done: BTreeSet::new() };
+        let steps = &read(&format!("workflows/{workflow}.yml"))["jobs"][job]["steps"];
+        let scripts = steps.as_array().unwrap().iter().filter(|step| step["run"].is_string());
+        let failed = scripts.map(|step| runner.execute(step)).find(|output| !output.status.success());
+        let output = failed.unwrap_or_else(|| panic!("{job} succeeds with {value}"));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Runs the scripts of an action of this repository.
     pub(crate) fn run_action(&mut self, action: &str) {
         self.run_steps(action, &read(&format!("actions/{action}/action.yml"))["runs"]["steps"]);
@@ -117,6 +129,19 @@ impl<'a> Runner<'a> {
     }
 
     fn run_step(&mut self, job: &str, step: &Value) {
+        let output = self.execute(step);
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert!(output.status.success(), "{job}: {}\n{stdout}{stderr}", step["run"]);
+        if let Some(id) = step["id"].as_str() {
+            for line in fs::read_to_string(self.file("output")).unwrap().lines() {
+                let (key, value) = line.split_once('=').unwrap();
+                self.values.insert(format!("steps.{id}.outputs.{key}"), value.to_owned());
+            }
+        }
+    }
+
+    /// Runs a step's script to its end.
+    fn execute(&self, step: &Value) -> Output {
         let script = step["run"].as_str().unwrap();
         let mut command = Command::new("bash");
         command.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", script]);
@@ -124,21 +149,17 @@ impl<'a> Runner<'a> {
         for (name, value) in step["env"].as_object().into_iter().flatten() {
             command.env(name, self.expand(value));
         }
-        let runner = |file: &str| self.workspace.path(&format!("../runner/{file}"));
-        command.env("GITHUB_OUTPUT", runner("output")).env("GITHUB_STEP_SUMMARY", runner("summary"));
+        command.env("GITHUB_OUTPUT", self.file("output")).env("GITHUB_STEP_SUMMARY", self.file("summary"));
         let path = std::env::var("PATH").unwrap();
         let standins = self.workspace.path("../standins");
         command.env("PATH", format!("{}:{path}", standins.display())).env("GITHUB_ACTOR", "somebody");
         command.env("XTASK", env!("CARGO_BIN_EXE_xtask"));
-        let output = command.output().unwrap();
-        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        assert!(output.status.success(), "{job}: {script}\n{stdout}{stderr}");
-        if let Some(id) = step["id"].as_str() {
-            for line in fs::read_to_string(runner("output")).unwrap().lines() {
-                let (key, value) = line.split_once('=').unwrap();
-                self.values.insert(format!("steps.{id}.outputs.{key}"), value.to_owned());
-            }
-        }
+        command.output().unwrap()
+    }
+
+    /// A file that GitHub reads after each step.
+    fn file(&self, name: &str) -> PathBuf {
+        self.workspace.path(&format!("../runner/{name}"))
     }
 
     /// A text with its expressions replaced.

@@ -156,7 +156,7 @@ fn workflows_commands_and_readme_agree() {
 fn the_jobs_run_here() {
     let workspace = Workspace::with_standin();
     let registry = Registry::docker();
-    let image = format!("{}/os", registry.address());
+    let image = format!("{}/me/os", registry.address());
     let platform = format!("linux/{}", host_architecture());
     follow_a_registry(&workspace, &registry);
     // What the tests have is as good as one that is made here.
@@ -187,6 +187,14 @@ fn the_jobs_run_here() {
         ]
     );
 
+    // Before its base, it waits.
+    let summary = runner.run("build-bootc", "plan");
+    assert_eq!(summary, "debian-13 waits for its base, which build-base makes.\n");
+    assert_eq!(runner.values["needs.plan.outputs.releases"], "{\"include\":[]}");
+    let formats = runner.failure("build-bootc", "plan", ("inputs.formats", "qcow2 qcow3"));
+    let expected = "no format is called qcow3: there are raw, ami, qcow2, vmdk, vhd, gce, ova, iso";
+    assert!(formats.contains(expected), "{formats}");
+
     runner.run("build-base", "plan");
     let bases: Value = serde_json::from_str(&runner.values["needs.plan.outputs.bases"]).unwrap();
     let bases: Vec<&str> =
@@ -196,7 +204,8 @@ fn the_jobs_run_here() {
     runner.run("build-base", "apps");
     assert_eq!(runner.calls(), ["gh workflow run build-bootc.yml --ref main --field distro=debian-13"]);
 
-    runner.run("build-bootc", "plan");
+    let summary = runner.run("build-bootc", "plan");
+    assert_eq!(summary, "");
     assert_eq!(runner.values["needs.plan.outputs.image"], image);
     assert_eq!(runner.values["needs.plan.outputs.formats"], "qcow2");
     let releases = "{\"include\":[{\"distro\":\"debian-13\",\"platforms\":\"[\\\"linux/amd64\\\",\\\"linux/arm64\\\"]\"}]}";
@@ -255,10 +264,15 @@ fn the_jobs_run_here() {
     );
     let git = |arguments: &str| git(&workspace, arguments);
     assert_eq!(git("diff --name-only origin/main origin/pins"), "base/centos/stream10/distro.toml\n");
+    assert_eq!(calls[3..], ["gh workflow run ci.yml --ref pins"]);
     // On the branch, all is as its upstreams are.
     runner.run("pins", "pins");
     assert_eq!(runner.calls(), [""; 0]);
 
+    runner.run("retention", "untagged");
+    let package =
+        ["owner", "package"].map(|key| runner.values[&format!("steps.image.outputs.{key}")].clone());
+    assert_eq!(package, ["me", "os"]);
     assert_eq!(runner.done, jobs_with_scripts());
 }
 
