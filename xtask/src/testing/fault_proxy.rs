@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::Registry;
 
+/// A registry that takes longer to end a request that was cut is none that these tests are about.
+const REGISTRY_ENDS: Duration = Duration::from_secs(20);
+
 /// An HTTP proxy before a registry, or a server without one, that counts requests and does
 /// to each what `rule` says.
 pub(crate) struct FaultProxy {
@@ -37,7 +40,8 @@ pub(crate) enum Fault {
     Pass,
     /// It passes after a while, in which nothing of its body is taken.
     Delay(Duration),
-    /// Its body stops after so many bytes, and the connection breaks on both sides.
+    /// Its body stops after so many bytes, and the connection breaks on both sides, once the registry has taken
+    /// what came.
     CutRequest(usize),
     /// Its body stops after so many bytes, and the registry waits until whoever sends it is gone.
     Stall(usize),
@@ -195,7 +199,10 @@ fn serve(
             let server = connect(upstream, &head)?;
             let mut body = Counted { out: server, count: passed.clone() };
             io::copy(&mut reader.take(count as u64), &mut body)?;
-            body.out.shutdown(Shutdown::Both)?;
+            body.out.shutdown(Shutdown::Write)?;
+            // It ends its side when it has read all, whatever it says then.
+            body.out.set_read_timeout(Some(REGISTRY_ENDS))?;
+            io::copy(&mut body.out, &mut io::sink()).ok();
             return client.shutdown(Shutdown::Both);
         }
         Fault::Stall(count) => {
