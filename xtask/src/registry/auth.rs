@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::credentials::{Credentials, Found, Lookup};
-use super::error::{NO_WEB_ADDRESS, NOT_ENCRYPTED, NOT_ITS_OWN, RegistryError, Result, Shown};
+use super::error::{Distrust, RegistryError, Result, Shown};
 use super::http::{Http, Pulse};
 use super::repository::{Repository, is_loopback};
 use super::response::Response;
@@ -196,9 +196,11 @@ impl Host {
                 registry: registry(),
                 message: "the credentials are an identity token, but it wants a password".to_owned(),
             }),
-            (Scheme::Bearer { realm, owner: Owner::Stranger, .. }, Some(_)) => {
-                Err(RegistryError::Realm { registry: registry(), realm: Shown::new(realm), why: NOT_ITS_OWN })
-            }
+            (Scheme::Bearer { realm, owner: Owner::Stranger, .. }, Some(_)) => Err(RegistryError::Realm {
+                registry: registry(),
+                realm: Shown::new(realm),
+                why: Distrust::NotItsOwn,
+            }),
             (Scheme::Bearer { realm, service, more_scopes, .. }, credentials) => {
                 let parameters = parameters(service.as_deref(), scopes, more_scopes);
                 let mut response = ask(http, realm, parameters, credentials).await?;
@@ -352,7 +354,7 @@ async fn ask(
     let response = http.dispatch(builder, method, &url, &Pulse::default()).await?;
     if response.status().is_redirection() {
         let to = response.location().map_or_else(|_| response.shown(), |url| Shown::new(&url));
-        let why = "which a token service must not do";
+        let why = Distrust::TokenService;
         return Err(RegistryError::Redirect { from: response.shown(), to, why });
     }
     Ok(response)
@@ -368,7 +370,7 @@ fn owner(repository: &Repository, realm: &Url) -> Result<Owner> {
         why,
     };
     let (Some(home), Some(host)) = (base.host_str(), realm.host_str()) else {
-        return Err(refuse(NO_WEB_ADDRESS));
+        return Err(refuse(Distrust::NoWebAddress));
     };
     let local = is_loopback(base) && is_loopback(realm);
     let owner = match local || home == host || TOKEN_SERVICES.contains(&(home, host)) {
@@ -378,8 +380,8 @@ fn owner(repository: &Repository, realm: &Url) -> Result<Owner> {
     match (realm.scheme(), owner) {
         ("https", owner) => Ok(owner),
         ("http", Owner::Registry) if base.scheme() == "http" => Ok(owner),
-        ("http", Owner::Registry | Owner::Stranger) => Err(refuse(NOT_ENCRYPTED)),
-        _ => Err(refuse(NO_WEB_ADDRESS)),
+        ("http", Owner::Registry | Owner::Stranger) => Err(refuse(Distrust::NotEncrypted)),
+        _ => Err(refuse(Distrust::NoWebAddress)),
     }
 }
 

@@ -30,10 +30,20 @@ const UNKNOWN_NAME: [&str; 4] = [
     "Name has no usable address",
 ];
 
-/// Why an address is refused; the registry's administrator can mend the first one.
-pub(super) const NOT_ENCRYPTED: &str = "which is not encrypted";
-pub(super) const NOT_ITS_OWN: &str = "which is not its own";
-pub(super) const NO_WEB_ADDRESS: &str = "which is no web address";
+/// Why an address is refused that a registry names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Distrust {
+    #[error("which is not encrypted")]
+    NotEncrypted,
+    #[error("which is not its own")]
+    NotItsOwn,
+    #[error("which is no web address")]
+    NoWebAddress,
+    #[error("which a token service must not do")]
+    TokenService,
+    #[error("which would turn what is sent into a question")]
+    OtherMethod,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
@@ -70,12 +80,12 @@ pub(crate) enum RegistryError {
     #[error("{registry} asks for a login that this program does not know: {message}")]
     Challenge { registry: String, message: String },
     #[error("{registry} sends logins to {realm}, {why}; no credentials were sent")]
-    Realm { registry: String, realm: Shown, why: &'static str },
+    Realm { registry: String, realm: Shown, why: Distrust },
 
     #[error("{url} redirects more than {limit} times")]
     Redirects { url: Shown, limit: usize },
     #[error("{from} redirects to {to}, {why}")]
-    Redirect { from: Shown, to: Shown, why: &'static str },
+    Redirect { from: Shown, to: Shown, why: Distrust },
 
     #[error("{url} has more than the {limit} bytes that it may have")]
     TooLarge { url: Shown, limit: u64 },
@@ -194,13 +204,12 @@ impl RegistryError {
             RegistryError::Credentials { registry, .. } => {
                 Some(format!("run 'podman login {registry}' to write them anew"))
             }
-            RegistryError::Realm { registry, realm, why } if *why == NOT_ITS_OWN => Some(format!(
+            RegistryError::Realm { registry, realm, why: Distrust::NotItsOwn } => Some(format!(
                 "if {} is to be trusted, use 'skopeo copy' between {registry} and an OCI layout: it sends them there",
                 realm.host()
             )),
-            RegistryError::Redirect { why, .. } | RegistryError::Realm { why, .. }
-                if *why == NOT_ENCRYPTED =>
-            {
+            RegistryError::Redirect { why: Distrust::NotEncrypted, .. }
+            | RegistryError::Realm { why: Distrust::NotEncrypted, .. } => {
                 Some("the registry's administrator has to set its external URL to https".to_owned())
             }
             RegistryError::Verify { .. } | RegistryError::DigestHeader { .. } => {

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 
 use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
@@ -13,7 +12,8 @@ use super::journal::Journal;
 use super::pull::{check_header, raw_document};
 use super::referrers;
 use super::repository::{RegistryName, Repository};
-use super::transport::{Payload, Request, Transport};
+use super::tags::put_request;
+use super::transport::Transport;
 use super::upload::{Item, Open, Placed, Presence, Source, Uploader};
 use crate::oci::{Artifact, Descriptor, Digest, Document, Reference, Verified};
 use crate::progress::Progress;
@@ -250,7 +250,8 @@ impl Run<'_> {
             if name == self.name {
                 return Ok(None);
             }
-            let request = self.manifest_request(&name, image.descriptor, image.manifest);
+            let request =
+                put_request(self.target, &name, &image.descriptor.media_type, image.manifest.bytes());
             let mut response = self.ways.transport.send(&request).await?;
             if response.status().is_success() {
                 return Ok(None);
@@ -283,7 +284,7 @@ impl Run<'_> {
         (descriptor, manifest): &(Descriptor, Verified),
         tally: &mut Tally,
     ) -> Result<()> {
-        let request = self.manifest_request(name, descriptor, manifest);
+        let request = put_request(self.target, name, &descriptor.media_type, manifest.bytes());
         let mut placed = HashSet::new();
         loop {
             let mut response = self.ways.transport.send(&request).await?;
@@ -303,22 +304,6 @@ impl Run<'_> {
                 return Err(response.refused_with(said));
             }
             tally.count(&self.place(uploader, &items).await?);
-        }
-    }
-
-    fn manifest_request<'r>(
-        &'r self,
-        name: &str,
-        descriptor: &Descriptor,
-        manifest: &'r Verified,
-    ) -> Request<'r> {
-        Request {
-            method: Method::PUT,
-            url: self.target.manifest(name),
-            repository: self.target,
-            scopes: Scopes::push(self.target),
-            headers: vec![(CONTENT_TYPE, descriptor.media_type.to_string())],
-            payload: Payload::Bytes(manifest.bytes()),
         }
     }
 }

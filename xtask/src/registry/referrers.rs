@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
+use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName};
-use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,8 +14,8 @@ use super::auth::Scopes;
 use super::error::{RegistryError, Result, Shown};
 use super::pull::{check_header, get, raw_document};
 use super::repository::Repository;
-use super::tags::next;
-use super::transport::{Payload, Request, Transport};
+use super::tags::{next, put_request};
+use super::transport::Transport;
 use super::upload::{Item, Presence, Source, Uploader};
 use crate::oci::document::{DocumentError, MAX_SIZE};
 use crate::oci::{Artifact, Descriptor, Digest, Document, MediaType, Verified};
@@ -195,7 +195,7 @@ fn entries(document: &Verified, url: Shown) -> Result<Vec<Referrer>> {
 async fn put(uploader: &Uploader<'_>, artifact: &Artifact) -> Result<bool> {
     let digest = artifact.manifest().digest();
     let name = digest.to_string();
-    let request = put_request(uploader.target, &name, MediaType::ImageManifest, artifact.manifest().bytes());
+    let request = put_request(uploader.target, &name, &MediaType::ImageManifest, artifact.manifest().bytes());
     let response = uploader.transport.send(&request).await?;
     if response.status() != StatusCode::CREATED {
         return Err(response.refused().await);
@@ -243,7 +243,7 @@ async fn extend_tag(
             return Ok(());
         }
         let index = extended(index.as_ref(), missing);
-        let request = put_request(repository, &tag, MediaType::ImageIndex, &index);
+        let request = put_request(repository, &tag, &MediaType::ImageIndex, &index);
         let response = transport.send(&request).await?;
         if response.status() != StatusCode::CREATED {
             return Err(response.refused().await);
@@ -294,20 +294,4 @@ pub(crate) fn tag(subject: Digest) -> String {
 /// What a tag lists the referrers of, if it is such a list's.
 pub(crate) fn listed_by(tag: &str) -> Option<Digest> {
     tag.strip_prefix("sha256-").and_then(|hex| format!("sha256:{hex}").parse().ok())
-}
-
-fn put_request<'a>(
-    repository: &'a Repository,
-    name: &str,
-    media_type: MediaType,
-    bytes: &'a [u8],
-) -> Request<'a> {
-    Request {
-        method: Method::PUT,
-        url: repository.manifest(name),
-        repository,
-        scopes: Scopes::push(repository),
-        headers: vec![(CONTENT_TYPE, media_type.to_string())],
-        payload: Payload::Bytes(bytes),
-    }
 }

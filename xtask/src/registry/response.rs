@@ -6,7 +6,7 @@ use reqwest::header::{HeaderName, LOCATION, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::timeout;
 
-use super::error::{NO_WEB_ADDRESS, NOT_ENCRYPTED, RegistryError, Result, Said, Shown};
+use super::error::{Distrust, RegistryError, Result, Said, Shown};
 use super::retry::retry_after;
 
 /// What an error's body may have: enough to name every layer of a large image.
@@ -101,12 +101,12 @@ impl Response {
 }
 
 /// Refuses to go on without encryption where there was some.
-fn check_scheme(from: &Url, to: &Url) -> Result<(), &'static str> {
+fn check_scheme(from: &Url, to: &Url) -> Result<(), Distrust> {
     match to.scheme() {
         "https" => Ok(()),
         "http" if from.scheme() == "http" => Ok(()),
-        "http" => Err(NOT_ENCRYPTED),
-        _ => Err(NO_WEB_ADDRESS),
+        "http" => Err(Distrust::NotEncrypted),
+        _ => Err(Distrust::NoWebAddress),
     }
 }
 
@@ -120,9 +120,9 @@ mod tests {
             ("https://a.example/x", "https://b.example/y", Ok(())),
             ("http://localhost/x", "http://b.example/y", Ok(())),
             ("http://localhost/x", "https://b.example/y", Ok(())),
-            ("https://a.example/x", "http://a.example/x", Err(NOT_ENCRYPTED)),
-            ("https://a.example/x", "http://localhost/x", Err(NOT_ENCRYPTED)),
-            ("https://a.example/x", "file:///etc/passwd", Err(NO_WEB_ADDRESS)),
+            ("https://a.example/x", "http://a.example/x", Err(Distrust::NotEncrypted)),
+            ("https://a.example/x", "http://localhost/x", Err(Distrust::NotEncrypted)),
+            ("https://a.example/x", "file:///etc/passwd", Err(Distrust::NoWebAddress)),
         ];
         for (from, to, expected) in cases {
             let (from, to) = (Url::parse(from).unwrap(), Url::parse(to).unwrap());

@@ -12,8 +12,8 @@ use super::pull::{check_header, get};
 use super::repository::Repository;
 use super::response::Response;
 use super::transport::{Payload, Request, Transport};
-use crate::oci::Document;
 use crate::oci::reference::is_tag;
+use crate::oci::{Document, MediaType};
 
 /// Tags that are asked for at once; registries may give fewer.
 const PAGE: &str = "1000";
@@ -80,18 +80,28 @@ pub(super) async fn put(
     document: &Document,
 ) -> Result<()> {
     let descriptor = document.descriptor();
-    let request = Request {
-        method: Method::PUT,
-        url: repository.manifest(tag),
-        repository,
-        scopes: Scopes::push(repository),
-        headers: vec![(CONTENT_TYPE, descriptor.media_type.to_string())],
-        payload: Payload::Bytes(document.blob().bytes()),
-    };
+    let request = put_request(repository, tag, &descriptor.media_type, document.blob().bytes());
     let response = transport.send(&request).await?;
     match response.status() {
         StatusCode::CREATED => check_header(&response, descriptor.digest),
         _ => Err(response.refused().await),
+    }
+}
+
+/// Puts a manifest under a tag or its digest.
+pub(super) fn put_request<'a>(
+    repository: &'a Repository,
+    name: &str,
+    media_type: &MediaType,
+    manifest: &'a [u8],
+) -> Request<'a> {
+    Request {
+        method: Method::PUT,
+        url: repository.manifest(name),
+        repository,
+        scopes: Scopes::push(repository),
+        headers: vec![(CONTENT_TYPE, media_type.to_string())],
+        payload: Payload::Bytes(manifest),
     }
 }
 

@@ -12,7 +12,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, WW
 use reqwest::{Method, StatusCode, Url};
 
 use super::auth::{Auth, Scopes};
-use super::error::{RegistryError, Result, Shown, is_transient};
+use super::error::{Distrust, RegistryError, Result, Shown, is_transient};
 use super::http::{Http, Pulse, Traffic};
 use super::repository::Repository;
 use super::response::Response;
@@ -196,10 +196,10 @@ pub(super) fn is_redirect(status: StatusCode) -> bool {
 
 /// Refuses redirects that lose what is sent: only two kinds keep method and body, and after the
 /// others clients ask a question instead.
-fn check_redirect(method: &Method, status: StatusCode) -> Result<(), &'static str> {
+fn check_redirect(method: &Method, status: StatusCode) -> Result<(), Distrust> {
     let keeps_method = matches!(status.as_u16(), 307 | 308);
     match keeps_method || matches!(*method, Method::GET | Method::HEAD) {
         true => Ok(()),
-        false => Err("which would turn what is sent into a question"),
+        false => Err(Distrust::OtherMethod),
     }
 }
