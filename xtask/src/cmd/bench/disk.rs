@@ -71,35 +71,34 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     let (our_qcow2, our_vmdk, our_gce) = (ours(&["qcow2"])?, ours(&["vmdk"])?, ours(&["gce"])?);
     let all = ours(&["qcow2", "vmdk", "vhd", "ova", "gce"])?;
 
-    let row = |what, unit, ours: f64, other: f64, most: f64, bar| Row {
-        what,
-        unit,
-        ours,
-        other: Some(other),
-        bar,
-        met: ours <= other * most,
-    };
     let (seconds, bytes) = (Unit::Seconds, Unit::Bytes);
     let rows = vec![
         made,
-        row("qcow2: CPU time, beside zlib", seconds, our_qcow2.cpu, qcow2_zlib.cpu, 0.25, "a quarter"),
-        row("qcow2: CPU time, beside zstd", seconds, our_qcow2.cpu, qcow2_zstd.cpu, 0.8, "four fifths"),
-        row("qcow2: size, beside zlib", bytes, our_qcow2.size, qcow2_zlib.size, 1.0, "no more"),
-        row("qcow2: size, beside zstd", bytes, our_qcow2.size, qcow2_zstd.size, 1.05, "5 % more at most"),
-        row("vmdk: CPU time", seconds, our_vmdk.cpu, vmdk.cpu, 1.0 / 3.0, "a third"),
-        row("vmdk: size", bytes, our_vmdk.size, vmdk.size, 1.05, "5 % more at most"),
-        row("gce: CPU time", seconds, our_gce.cpu, gce.cpu, 0.25, "a quarter"),
-        row("gce: size", bytes, our_gce.size, gce.size, 1.1, "10 % more at most"),
-        row("all five: CPU time", seconds, all.cpu, cpu, 0.2, "a fifth"),
-        row("all five: wall time", seconds, all.wall, wall, 0.125, "an eighth"),
-        Row {
-            what: "all five: peak memory",
-            unit: bytes,
-            ours: all.memory,
-            other: None,
-            bar: "under 256 MB",
-            met: all.memory < 256e6,
-        },
+        Row::share("qcow2: CPU time, beside zlib", seconds, our_qcow2.cpu, qcow2_zlib.cpu, 0.25, "a quarter"),
+        Row::share(
+            "qcow2: CPU time, beside zstd",
+            seconds,
+            our_qcow2.cpu,
+            qcow2_zstd.cpu,
+            0.8,
+            "four fifths",
+        ),
+        Row::share("qcow2: size, beside zlib", bytes, our_qcow2.size, qcow2_zlib.size, 1.0, "no more"),
+        Row::share(
+            "qcow2: size, beside zstd",
+            bytes,
+            our_qcow2.size,
+            qcow2_zstd.size,
+            1.05,
+            "5 % more at most",
+        ),
+        Row::share("vmdk: CPU time", seconds, our_vmdk.cpu, vmdk.cpu, 1.0 / 3.0, "a third"),
+        Row::share("vmdk: size", bytes, our_vmdk.size, vmdk.size, 1.05, "5 % more at most"),
+        Row::share("gce: CPU time", seconds, our_gce.cpu, gce.cpu, 0.25, "a quarter"),
+        Row::share("gce: size", bytes, our_gce.size, gce.size, 1.1, "10 % more at most"),
+        Row::share("all five: CPU time", seconds, all.cpu, cpu, 0.2, "a fifth"),
+        Row::share("all five: wall time", seconds, all.wall, wall, 0.125, "an eighth"),
+        Row::under("all five: peak memory", bytes, all.memory, 256e6, "under 256 MB"),
     ];
     let sh = Shell::new()?;
     let version = exec::read(cmd!(sh, "qemu-img --version"))?;

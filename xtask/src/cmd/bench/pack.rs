@@ -65,30 +65,15 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
     let kept = lab.cut(&DISTRIBUTION)?;
     let lost = lab.cut(&DOCKER_REGISTRY)?;
 
-    let row = |what, unit, ours: f64, other: f64, most: f64, bar| Row {
-        what,
-        unit,
-        ours,
-        other: Some(other),
-        bar,
-        met: ours <= other * most,
-    };
-    let memory = |what, sample: Sample| Row {
-        what,
-        unit: Unit::Bytes,
-        ours: sample.memory,
-        other: None,
-        bar: "under 128 MB",
-        met: sample.memory < MEMORY,
-    };
+    let memory = |what, sample: Sample| Row::under(what, Unit::Bytes, sample.memory, MEMORY, "under 128 MB");
     let (seconds, bytes) = (Unit::Seconds, Unit::Bytes);
     let rows = vec![
-        row("qcow2: CPU time", seconds, ours_qcow2.cpu, buildah_qcow2.cpu, 1.0 / 6.0, "a sixth"),
-        row("qcow2: wall time", seconds, ours_qcow2.wall, buildah_qcow2.wall, 1.0, "no more"),
-        row("qcow2: layer", bytes, ours_qcow2.size, buildah_qcow2.size, 1.03, "3 % more at most"),
-        row("raw: CPU time", seconds, ours_raw.cpu, buildah_raw.cpu, 0.25, "a quarter"),
-        row("raw: wall time", seconds, ours_raw.wall, buildah_raw.wall, 1.0, "no more"),
-        row("raw: layer", bytes, ours_raw.size, buildah_raw.size, 1.0, "no more"),
+        Row::share("qcow2: CPU time", seconds, ours_qcow2.cpu, buildah_qcow2.cpu, 1.0 / 6.0, "a sixth"),
+        Row::share("qcow2: wall time", seconds, ours_qcow2.wall, buildah_qcow2.wall, 1.0, "no more"),
+        Row::share("qcow2: layer", bytes, ours_qcow2.size, buildah_qcow2.size, 1.03, "3 % more at most"),
+        Row::share("raw: CPU time", seconds, ours_raw.cpu, buildah_raw.cpu, 0.25, "a quarter"),
+        Row::share("raw: wall time", seconds, ours_raw.wall, buildah_raw.wall, 1.0, "no more"),
+        Row::share("raw: layer", bytes, ours_raw.size, buildah_raw.size, 1.0, "no more"),
         memory("10 GiB with 1.3 GB of data, to a layout: peak memory", ours_raw),
         memory("the same to a registry: peak memory", sent),
         Row {
@@ -102,14 +87,13 @@ pub(super) fn table(flags: &Bench, session: &Session) -> Result<Table> {
         memory("the same from a registry: peak memory", pulled),
         memory("the same from a registry into an archive: peak memory", exported),
         memory("the same from there into a registry: peak memory", imported),
-        Row {
-            what: "64 MB cut ten times at half: sent, Distribution 3",
-            unit: Unit::Times,
-            ours: kept,
-            other: None,
-            bar: "under 1.2 of one push",
-            met: kept < CUT_BYTES,
-        },
+        Row::under(
+            "64 MB cut ten times at half: sent, Distribution 3",
+            Unit::Times,
+            kept,
+            CUT_BYTES,
+            "under 1.2 of one push",
+        ),
         Row {
             what: "the same, docker-registry, which loses what is cut",
             unit: Unit::Times,

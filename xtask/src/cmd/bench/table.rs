@@ -35,6 +35,25 @@ pub(super) enum Unit {
     Times,
 }
 
+impl Row {
+    /// At most `most` times what the other takes.
+    pub(super) fn share(
+        what: &'static str,
+        unit: Unit,
+        ours: f64,
+        other: f64,
+        most: f64,
+        bar: &'static str,
+    ) -> Row {
+        Row { what, unit, ours, other: Some(other), bar, met: ours <= other * most }
+    }
+
+    /// Less than `most`, whatever others take.
+    pub(super) fn under(what: &'static str, unit: Unit, ours: f64, most: f64, bar: &'static str) -> Row {
+        Row { what, unit, ours, other: None, bar, met: ours < most }
+    }
+}
+
 impl Table {
     pub(super) fn text(&self) -> String {
         let mut lines = vec![
