@@ -14,9 +14,9 @@ use crate::archive::{Archive, ArchiveError, Entry};
 use crate::flags::Import;
 use crate::hint::WithHint;
 use crate::oci::config::{self, ConfigError};
-use crate::oci::document::{self, DocumentError};
+use crate::oci::document::{self, DocumentError, oci_media_type};
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
-use crate::oci::{Config, DOCKER_CONFIG, Descriptor, Digest, Document, Manifest, MediaType, Reference};
+use crate::oci::{Config, Descriptor, Digest, Document, MediaType, Reference};
 use crate::progress::human_bytes;
 use crate::registry::{BlobSource, Client, Push, PushBlob, Until, listed_by};
 use crate::release::{self, Kind, Tag};
@@ -124,7 +124,8 @@ impl Contents {
                     contents.named.push((tag.clone(), node.document.clone()));
                 }
                 if let Document::Manifest(manifest) = &node.document
-                    && is_image(manifest)
+                    // As signatures have, too.
+                    && oci_media_type(&manifest.config.media_type) == MediaType::ImageConfig
                     && configs.insert((manifest.config.digest, manifest.layers.len()))
                 {
                     let config = Config::parse(archive.read(&manifest.config, config::MAX_SIZE)?)?;
@@ -136,14 +137,6 @@ impl Contents {
             }
         }
         Ok(contents)
-    }
-}
-
-/// Whether a manifest says that it has an image's config, as signatures have, too.
-fn is_image(manifest: &Manifest) -> bool {
-    match &manifest.config.media_type {
-        MediaType::ImageConfig => true,
-        other => other.as_ref() == DOCKER_CONFIG,
     }
 }
 
