@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use insta::assert_snapshot;
 
-use crate::harness::{Run, Workspace, judge, skopeo_push};
+use crate::harness::{Run, Workspace, judge};
 use crate::interrupts::{start, wait_until};
 use crate::testing::{Fault, FaultProxy, Registry, program};
 
@@ -19,7 +19,7 @@ fn released() -> (Workspace, Registry, String) {
     let image = format!("{}/me/os", registry.address());
     // The base's layers are in the registry, and nowhere else.
     let base = format!("{}/base:t", registry.address());
-    skopeo_push(&format!("oci:{}:t", workspace.path("../standin").display()), &base, "");
+    workspace.push_standin("t", &base, "");
     workspace.ok(&format!(
         "build --distro debian-13 --base {base} --to oci:../out --push --image {image} --app-version v1"
     ));
@@ -142,7 +142,7 @@ fn a_bases_day_stays() {
     for (from, to) in
         [("t", at("me/os", tag)), ("plain", at("their/os", tag)), ("t", at("me/os", "base-debian-13"))]
     {
-        skopeo_push(&format!("oci:{}:{from}", workspace.path("../standin").display()), &to, "");
+        workspace.push_standin(from, &to, "");
     }
     workspace.ok(&format!("export {} -o ../base.tar", at("me/os", tag)));
     let there = digest(&at("their/os", tag));
@@ -150,11 +150,7 @@ fn a_bases_day_stays() {
     assert!(error.contains("base-debian-13-20260104 is released, as sha256:"), "{error}");
     assert_eq!(digest(&at("their/os", tag)), there);
     // The tag that follows the last one moves.
-    skopeo_push(
-        &format!("oci:{}:plain", workspace.path("../standin").display()),
-        &at("their/os", "base-debian-13"),
-        "",
-    );
+    workspace.push_standin("plain", &at("their/os", "base-debian-13"), "");
     workspace.ok(&format!("export {} -o ../moves.tar", at("me/os", "base-debian-13")));
     workspace.ok(&format!("import ../moves.tar --to {}/their/os", registry.address()));
     assert_eq!(digest(&at("their/os", "base-debian-13")), digest(&at("me/os", "base-debian-13")));

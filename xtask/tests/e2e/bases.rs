@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, host_architecture, judge, skopeo_push};
+use crate::harness::{Entry, Layout, Run, Workspace, fingerprint, host_architecture, judge};
 use crate::standin::{Upstream, set_up_engine};
 use crate::testing::{Registry, program};
 
@@ -98,8 +98,7 @@ pub(crate) fn tiny(upstream: &Upstream) -> Workspace {
 
 /// Makes one of the workspace's stand-ins what the upstream's tag names.
 pub(crate) fn push(workspace: &Workspace, tag: &str, upstream: &Upstream) {
-    let from = format!("oci:{}:{tag}", workspace.path("../standin").display());
-    skopeo_push(&from, &format!("{}:1", upstream.name), if tag == "multi" { "--all" } else { "" });
+    workspace.push_standin(tag, &format!("{}:1", upstream.name), if tag == "multi" { "--all" } else { "" });
 }
 
 #[test]

@@ -54,8 +54,7 @@ impl Stage {
     /// The registry, which has the base, too, as `base:t`.
     pub(crate) fn with_base(&self) -> &str {
         let registry = self.image.split('/').next().unwrap();
-        let standin = format!("oci:{}:t", self.workspace.path("../standin").display());
-        skopeo_push(&standin, &format!("{registry}/base:t"), "");
+        self.workspace.push_standin("t", &format!("{registry}/base:t"), "");
         registry
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use insta::assert_snapshot;
 use serde_json::Value;
@@ -11,11 +10,9 @@ use serde_json::Value;
 use crate::harness::{Workspace, fingerprint, judge};
 use crate::installed::made;
 use crate::root;
-use crate::testing::program;
+use crate::root_of_disk::RootOfDisk;
 
 const CONFIG: &str = "configs/builder/config.toml";
-/// Where the root file system begins.
-const ROOT_OFFSET: u64 = 135_168 * 512;
 
 /// A new key, beside the workspace: the public one's file.
 pub(crate) fn new_key(workspace: &Workspace, name: &str, kind: &str) -> PathBuf {
@@ -27,55 +24,6 @@ pub(crate) fn new_key(workspace: &Workspace, name: &str, kind: &str) -> PathBuf 
 fn fingerprint_of(public_key: &Path) -> String {
     let line = judge("ssh-keygen", &format!("-l -f {}", public_key.display()));
     line.split_whitespace().nth(1).unwrap().to_owned()
-}
-
-/// The root file system of a raw disk, read by debugfs.
-struct RootOf {
-    file: String,
-    deployment: String,
-}
-
-impl RootOf {
-    fn new(raw: &Path) -> RootOf {
-        let file = format!("{}?offset={ROOT_OFFSET}", raw.display());
-        judge("e2fsck", &format!("-f -n {file}"));
-        let mut root = RootOf { file, deployment: String::new() };
-        let listing = root.debugfs("ls -p /ostree/deploy/default/deploy");
-        let mut names = listing.lines().filter_map(|line| line.split('/').nth(5));
-        let name = names.find(|name| name.ends_with(".0")).unwrap_or_else(|| panic!("{listing}"));
-        root.deployment = format!("/ostree/deploy/default/deploy/{name}");
-        root
-    }
-
-    fn debugfs(&self, request: &str) -> String {
-        let output = Command::new(program("debugfs")).args(["-R", request, &self.file]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn etc(&self, name: &str) -> String {
-        self.debugfs(&format!("cat {}/etc/{name}", self.deployment))
-    }
-
-    /// What is in /var on the host.
-    fn var(&self, path: &str) -> String {
-        self.debugfs(&format!("cat /ostree/deploy/default/var/{path}"))
-    }
-
-    /// Owner, group and mode.
-    fn stat(&self, path: &str) -> (String, String, String) {
-        let text = self.debugfs(&format!("stat {path}"));
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let after = |name: &str| {
-            let at = words.iter().position(|word| *word == name).unwrap_or_else(|| panic!("{path}: {text}"));
-            words[at + 1].to_owned()
-        };
-        (after("User:"), after("Group:"), after("Mode:"))
-    }
-
-    fn kernel_arguments(&self) -> String {
-        let entry = self.debugfs("cat /boot/loader/syslinux.cfg");
-        entry.lines().find(|line| line.contains("APPEND")).unwrap_or_else(|| panic!("{entry}")).to_owned()
-    }
 }
 
 fn disk(workspace: &Workspace, arguments: &str) -> Value {
@@ -126,7 +74,7 @@ minsize = "2 GiB"
     // The root has what was asked for, and the disk the other partitions besides.
     assert_eq!(report["outputs"][0]["virtual_size"], (2u64 << 30) + (67 << 20));
     let raw = workspace.path("../disks/os.raw");
-    let root = RootOf::new(&raw);
+    let root = RootOfDisk::new(&raw);
 
     for name in ["passwd", "shadow", "group", "gshadow"] {
         root::root().write(&format!("/tmp/accounts/etc/{name}"), "0600", &root.etc(name));
@@ -211,7 +159,7 @@ fn formats_that_are_made_with_the_same_share_a_raw() {
     assert_eq!(formats, ["raw", "ami", "qcow2", "gce"]);
 
     let disks = workspace.path("../disks");
-    let arguments = |name: &str| RootOf::new(&disks.join(name)).kernel_arguments();
+    let arguments = |name: &str| RootOfDisk::new(&disks.join(name)).kernel_arguments();
     let (plain, ami) = (arguments("os.raw"), arguments("os.ami.raw"));
     let usual = "console=tty0 console=ttyS0,115200n8";
     assert!(plain.contains(usual) && !plain.contains("nvme"), "{plain}");
@@ -267,7 +215,7 @@ fn a_disk_without_a_key_says_so() {
     let key = new_key(&workspace, "key", "ecdsa");
     let run = workspace.run(&format!("{disk} --ssh-key {}", key.display()));
     assert!(run.stderr.contains("who can log in: devops (ssh key)"), "{}", run.stderr);
-    let root = RootOf::new(&workspace.path("../disks/os.raw"));
+    let root = RootOfDisk::new(&workspace.path("../disks/os.raw"));
     assert!(root.etc("group").lines().any(|line| line.starts_with("sudo:") && line.ends_with(":devops")));
     assert!(root.var("home/devops/.ssh/authorized_keys").starts_with("ecdsa-sha2-nistp256 "));
 

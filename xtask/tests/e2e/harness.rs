@@ -67,6 +67,11 @@ impl Workspace {
         workspace
     }
 
+    /// Sends what the stand-in's layout has under `tag` to a registry.
+    pub(crate) fn push_standin(&self, tag: &str, to: &str, options: &str) {
+        skopeo_push(&format!("oci:{}:{tag}", self.path("../standin").display()), to, options);
+    }
+
     /// With a good image as `oci:../out:t`, on the stand-in base.
     pub(crate) fn with_good_image() -> Workspace {
         let workspace = Workspace::with_standin();

@@ -191,8 +191,7 @@ fn a_docker_base_makes_an_oci_image() {
     let workspace = Workspace::with_standin();
     let registry = Registry::docker();
     let base = format!("{}/base:docker", registry.address());
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &base, "--format v2s2");
+    workspace.push_standin("t", &base, "--format v2s2");
     assert!(judge("crane", &format!("manifest {base}")).contains("vnd.docker.distribution.manifest.v2"));
     let target = format!("{}/os:t", registry.address());
     workspace.ok(&format!("build --base {base} --to {target}"));

@@ -2,8 +2,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -14,34 +14,13 @@ use crate::harness::{Layout, Workspace, copy, fingerprint, judge, sha256, skopeo
 use crate::host::tag_manifest;
 use crate::interrupts::{interrupt, start, wait_until};
 use crate::root;
-use crate::testing::{Registry, program};
+use crate::root_of_disk::RootOfDisk;
+use crate::testing::Registry;
 
 /// An image with the apps, on the base of this repository's recipe, and disks of it.
 pub(crate) struct Made {
     pub(crate) workspace: Workspace,
     report: Value,
-}
-
-/// A disk's root file system, as e2fsprogs name it.
-struct RootOfDisk(String);
-
-impl RootOfDisk {
-    fn new(raw: &Path) -> RootOfDisk {
-        RootOfDisk(format!("{}?offset={}", raw.display(), 135_168 * 512))
-    }
-
-    fn debugfs(&self, request: &str) -> String {
-        let output = Command::new(program("debugfs")).args(["-R", request, &self.0]).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The path of the one deployment.
-    fn deployment(&self) -> String {
-        let listing = self.debugfs("ls -p /ostree/deploy/default/deploy");
-        let names: Vec<&str> = listing.lines().filter_map(|line| line.split('/').nth(5)).collect();
-        let name = names.iter().find(|name| name.ends_with(".0")).unwrap_or_else(|| panic!("{listing}"));
-        format!("/ostree/deploy/default/deploy/{name}")
-    }
 }
 
 const DISKS: &str = "disk raw qcow2 --from oci:../image:os --size 2GiB --output ../disks";
@@ -98,9 +77,8 @@ fn a_disk_holds_the_image_and_two_boot_loaders() {
 
     // The root file system, with the image's deployment in it.
     let root = RootOfDisk::new(&raw);
-    judge("e2fsck", &format!("-f -n {}", root.0));
     let debugfs = |request: &str| root.debugfs(request);
-    let deployment = root.deployment();
+    let deployment = &root.deployment;
     let app = debugfs(&format!("stat {deployment}/usr/bin/hello"));
     assert!(app.contains("Type: regular") && app.contains("Mode:  0755"), "{app}");
     assert!(debugfs(&format!("stat {deployment}")).contains("Flags: 0x80010"), "it is immutable");
@@ -218,7 +196,7 @@ fn layers_are_taken_together_as_on_a_host() {
     assert!(run.stderr.contains(&warning), "{}", run.stderr);
 
     let root = RootOfDisk::new(&workspace.path("../disks/more.raw"));
-    let deployment = root.deployment();
+    let deployment = &root.deployment;
     let listing = |path: &str| root.debugfs(&format!("ls -p {deployment}/{path}"));
     assert!(!listing("usr/bin").contains("/hello/"), "it was taken away");
     let nginx = listing("usr/share/nginx");

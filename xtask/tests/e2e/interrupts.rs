@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Run, Workspace, fingerprint, judge, skopeo_push};
+use crate::harness::{Run, Workspace, fingerprint, judge};
 use crate::testing::{Fault, FaultProxy, Registry, answer, program};
 
 /// How long a program may take to do what it surely does.
@@ -215,8 +215,7 @@ fn an_interrupt_of_a_push_moves_no_tag() {
 fn an_interrupt_of_an_export_or_an_import_leaves_no_name() {
     let workspace = Workspace::with_standin();
     let registry = Registry::docker();
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &format!("{}/from:t", registry.address()), "");
+    workspace.push_standin("t", &format!("{}/from:t", registry.address()), "");
     let is_stuck = Arc::new(AtomicBool::new(true));
     let stuck = is_stuck.clone();
     let proxy = FaultProxy::before(&registry, move |seen| {
@@ -256,8 +255,7 @@ fn an_interrupt_of_an_export_or_an_import_leaves_no_name() {
 fn after_a_kill_the_next_run_makes_the_same() {
     let workspace = Workspace::with_standin();
     let registry = Registry::docker();
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &format!("{}/base:t", registry.address()), "");
+    workspace.push_standin("t", &format!("{}/base:t", registry.address()), "");
     let manifest = workspace.layout("../standin").manifest("t");
     let last = manifest["layers"][2]["digest"].as_str().unwrap().to_owned();
 

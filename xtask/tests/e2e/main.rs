@@ -34,6 +34,7 @@ mod referrers;
 mod refused_disks;
 mod release;
 mod root;
+mod root_of_disk;
 mod self_installing;
 mod sign;
 mod standin;

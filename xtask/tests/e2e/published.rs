@@ -122,8 +122,7 @@ fn platforms_share_a_tag() {
     assert!(!judge("crane", &format!("manifest --platform linux/{other} {target}")).contains("docker"));
 
     // Something else under the tag is left alone.
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &moving, "");
+    workspace.push_standin("t", &moving, "");
     judge("crane", &format!("mutate {moving} --set-platform windows/amd64 --tag {moving}"));
     let error = workspace.base_at(EPOCH, &format!("base tiny-1 --push --image {image}")).failure();
     insta::assert_snapshot!(error, @"
@@ -302,8 +301,7 @@ fn upstreams_are_looked_at_before_anything_is_built() {
 fn an_upstream_may_be_in_dockers_form() {
     let upstream = Upstream::empty();
     let workspace = tiny(&upstream);
-    let standin = format!("oci:{}:t", workspace.path("../standin").display());
-    skopeo_push(&standin, &format!("{}:docker", upstream.name), "--format v2s2");
+    workspace.push_standin("t", &format!("{}:docker", upstream.name), "--format v2s2");
     let image = format!("{}/me/os", upstream.registry.address());
     let base = workspace.made(&format!("base tiny-1 --push --image {image} --from {}:docker", upstream.name));
     judge("crane", &format!("validate --remote {image}:base-tiny-1"));

@@ -40,8 +40,7 @@ impl Scene {
 
     /// Pushes the stand-in base `from`; all of its images, where it is an index.
     fn push(&self, from: &str, to: &str) {
-        let from = format!("oci:{}:{from}", self.workspace.path("../standin").display());
-        skopeo_push(&from, &format!("{}:{to}", self.image), "--all");
+        self.workspace.push_standin(from, &format!("{}:{to}", self.image), "--all");
     }
 
     fn command(&self, arguments: &str) -> Command {

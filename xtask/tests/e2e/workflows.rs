@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Workspace, copy, host_architecture, judge, skopeo_push};
+use crate::harness::{Workspace, copy, host_architecture, judge};
 use crate::jobs::{Runner, jobs_with_scripts, repository, workflows};
 use crate::root;
 use crate::testing::{Registry, program};
@@ -311,11 +311,7 @@ fn follow_a_registry(workspace: &Workspace, registry: &Registry) {
     for other in ["base/fedora", "base/centos/stream9"] {
         fs::remove_dir_all(workspace.path(other)).unwrap();
     }
-    skopeo_push(
-        &format!("oci:{}:t", workspace.path("../standin").display()),
-        &format!("{}/centos-bootc:stream10", registry.address()),
-        "",
-    );
+    workspace.push_standin("t", &format!("{}/centos-bootc:stream10", registry.address()), "");
     let toml = fs::read_to_string(workspace.path("base/centos/stream10/distro.toml")).unwrap();
     let upstream = "quay.io/centos-bootc/centos-bootc:stream10";
     assert!(toml.contains(upstream), "{toml}");
