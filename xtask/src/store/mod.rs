@@ -29,6 +29,8 @@ pub(crate) const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";
 /// What is copied at a time, in bytes.
 const BUFFER: usize = 256 << 10;
+/// Where a layout can be written.
+const ANOTHER_FOLDER: &str = "name a folder that is empty or not there yet";
 
 /// A layout that is read; from [`Store::create`], one that is written as well.
 pub(crate) struct Store {
@@ -65,14 +67,13 @@ impl Store {
     fn locked(path: &Path, on_wait: impl FnOnce() -> Result<()>) -> Result<Store> {
         let writing = || format!("writing the OCI layout {}", path.display());
         if path.is_file() {
-            return Err(anyhow!("{} is a file, and no OCI layout", path.display()))
-                .hint("name a folder that is empty or not there yet");
+            return Err(anyhow!("{} is a file, and no OCI layout", path.display())).hint(ANOTHER_FOLDER);
         }
         fs::create_dir_all(path).with_context(writing)?;
         let is_empty = fs::read_dir(path).with_context(writing)?.next().is_none();
         if !is_empty && !path.join(LAYOUT).is_file() {
             return Err(anyhow!("{} holds other files, and is no OCI layout", path.display()))
-                .hint("name a folder that is empty or not there yet");
+                .hint(ANOTHER_FOLDER);
         }
         let dir = Dir::open_ambient_dir(path, ambient_authority()).with_context(writing)?;
         let layout = OciDir::ensure(dir).with_context(writing)?;
