@@ -3,19 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tar::EntryType;
 
-use crate::harness::{Layout, Workspace, copy, fingerprint, judge, sha256, skopeo_push};
+use crate::harness::{Layout, Run, Workspace, copy, fingerprint, judge, sha256, skopeo_push};
 use crate::host::tag_manifest;
 use crate::interrupts::{interrupt, start, wait_until};
 use crate::root;
 use crate::root_of_disk::RootOfDisk;
-use crate::testing::Registry;
+use crate::testing::{Registry, program};
 
 /// An image with the apps, on the base of this repository's recipe, and disks of it.
 pub(crate) struct Made {
@@ -134,6 +134,36 @@ fn the_same_image_is_the_same_disk() {
     assert_ne!(digest(&larger, 0), digest(&made.report, 0));
     let kept = fs::read_dir(other.path("target/xtask/raw")).unwrap().count();
     assert_eq!(kept, 2, "the disk that was made last, and the folder to mount at");
+}
+
+/// In a namespace of their own, as the owner of a range of ids.
+#[test]
+fn an_ordinary_user_makes_the_same_disk() {
+    let workspace = Workspace::new();
+    let path = |name: &str| workspace.path(&format!("../{name}"));
+    copy(&made().workspace.path("../image"), &path("image"));
+    add_layer(&workspace.layout("../image"), "more", "usr/ usr/bin/ usr/bin/pong+");
+    let disk = "disk raw --from oci:../image:more --size 2GiB --output ../disks --json";
+    let expected = workspace.json(disk.strip_suffix(" --json").unwrap());
+    fs::remove_dir_all(workspace.path("target")).unwrap();
+    fs::remove_dir_all(path("disks")).unwrap();
+
+    fs::create_dir(path("home")).unwrap();
+    fs::write(path("ids"), "nobody:500000:65536\n").unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), path("xtask")).unwrap();
+    let mut command = Command::new(path("xtask"));
+    // Root becomes somebody who has a range; whoever else runs this has one already.
+    if rustix::process::geteuid().is_root() {
+        judge("chown", &format!("--recursive --no-dereference 65534:65534 {}", path("").display()));
+        let as_user = "mount --bind ../ids /etc/subuid && mount --bind ../ids /etc/subgid && \
+                       exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$@\"";
+        command = Command::new(program("unshare"));
+        command.args(["-m", "sh", "-c", as_user, "sh"]).arg(path("xtask"));
+    }
+    workspace.prepare(command.args(disk.split(' ')));
+    let run = Run::new(command.env("HOME", path("home")).output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&run.stdout).unwrap(), expected);
 }
 
 /// `cap_net_raw=ep`. Source: linux/capability.h, `vfs_cap_data`, of VFS_CAP_REVISION_2 with its bit "effective".
