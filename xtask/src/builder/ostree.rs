@@ -44,9 +44,20 @@ const KERNEL_ARGUMENTS: &str = "rw systemd.firstboot=off";
 /// The time of images that have none: a file system's times begin with 1970, and 0 is none.
 pub(super) const NO_TIME: i64 = 1;
 
-/// Parts of the image that none of the programs needs.
-const NOT_NEEDED: [&str; 7] =
-    ["boot", "dev", "usr/lib/firmware", "usr/lib/modules", "usr/share", "usr/src", "var"];
+/// Parts of the image that none of the programs needs, and the folders that the script makes: where an image
+/// has a link, it would write elsewhere.
+const NOT_NEEDED: [&str; 10] = [
+    "boot",
+    "dev",
+    "proc",
+    "tmp",
+    "usr/lib/firmware",
+    "usr/lib/modules",
+    "usr/share",
+    "usr/src",
+    "var",
+    "work",
+];
 /// Beginnings of others.
 const NOT_NEEDED_PREFIXES: [&str; 1] = ["usr/lib/python3"];
 
@@ -375,6 +386,7 @@ mod tests {
             ("usr/lib/python3.13", false),
             ("usr/share", false),
             ("usr/lib/modules", false),
+            ("work", false),
         ] {
             assert_eq!(is_tool(path), expected, "{path}");
         }

@@ -215,7 +215,7 @@ fn layers_are_taken_together_as_on_a_host() {
     let layout = workspace.layout("../image");
     let words = "usr/ usr/bin/ usr/bin/.wh.hello usr/bin/to->again usr/lib/ usr/lib/tmpfiles.d=file
         usr/share/ usr/share/nginx/ usr/share/nginx/.wh..wh..opq usr/share/nginx/new=1 etc/ etc/again=22
-        etc/same=>etc/again etc/ssl/ etc/ssl/private/ usr/bin/pong+";
+        etc/same=>etc/again etc/ssl/ etc/ssl/private/ usr/bin/pong+ work->/etc";
     add_layer(&layout, "more", words);
     add_layer(&layout, "empty", "");
     let disk = |tag: &str| format!("disk raw --from oci:../image:{tag} --size 2GiB --output ../disks");
@@ -235,6 +235,7 @@ fn layers_are_taken_together_as_on_a_host() {
     let cat = |path: &str| root.debugfs(&format!("cat {deployment}/{path}"));
     assert_eq!((cat("usr/lib/tmpfiles.d").as_str(), cat("etc/same").as_str()), ("file", "22"));
     assert!(root.debugfs(&format!("stat {deployment}/usr/bin/to")).contains("Fast link dest: \"again\""));
+    assert!(root.debugfs(&format!("stat {deployment}/work")).contains("Fast link dest: \"/etc\""));
     let attributes = root.debugfs(&format!("ea_list {deployment}/usr/bin/pong"));
     assert!(attributes.contains("security.capability (20) = 01 00 00 02 00 20"), "{attributes}");
     check_commits(&root, &layout, "more");
