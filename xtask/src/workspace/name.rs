@@ -86,6 +86,99 @@ const SYSTEM: [&str; 74] = [
     "useradd",
     "vi",
 ];
+/// Units of the bases, without their kinds: an app's own unit of such a name would take its place, and a host would be
+/// without its firewall, its bus or a way in.
+const SYSTEM_UNITS: [&str; 89] = [
+    "apt-daily",
+    "apt-daily-upgrade",
+    "auditd",
+    "autovt@",
+    "avahi-daemon",
+    "bootc-fetch-apply-updates",
+    "chrony",
+    "chrony-dnssrv@",
+    "chrony-wait",
+    "chronyd",
+    "chronyd-restricted",
+    "cloud-config",
+    "cloud-final",
+    "cloud-init",
+    "cloud-init-hotplugd",
+    "cloud-init-local",
+    "cloud-init-main",
+    "cloud-init-network",
+    "console-getty",
+    "container-getty@",
+    "cron",
+    "crond",
+    "cryptdisks",
+    "cryptdisks-early",
+    "dbus",
+    "dbus-broker",
+    "debug-shell",
+    "dnf-makecache",
+    "dpkg-db-backup",
+    "dracut-shutdown",
+    "emergency",
+    "firewalld",
+    "fstrim",
+    "getty-static",
+    "getty@",
+    "grub-common",
+    "gssproxy",
+    "hwclock",
+    "import-state",
+    "irqbalance",
+    "kdump",
+    "kmod",
+    "kmod-static-nodes",
+    "ldconfig",
+    "lvm2-monitor",
+    "mdmonitor",
+    "modprobe@",
+    "multipathd",
+    "networking",
+    "nftables",
+    "nis-domainname",
+    "ostree-boot-complete",
+    "ostree-finalize-staged",
+    "ostree-finalize-staged-hold",
+    "ostree-prepare-root",
+    "ostree-remount",
+    "ostree-state-overlay@",
+    "polkit",
+    "procps",
+    "quotaon-root",
+    "quotaon@",
+    "rc-local",
+    "rescue",
+    "rpcbind",
+    "rpm-ostree-countme",
+    "rpm-ostreed",
+    "rsyslog",
+    "selinux-autorelabel",
+    "selinux-autorelabel-mark",
+    "serial-getty@",
+    "ssh",
+    "sshd",
+    "sshd-keygen",
+    "sshd-keygen@",
+    "sshd@",
+    "sssd",
+    "sudo",
+    "syslog",
+    "sysstat",
+    "sysstat-collect",
+    "sysstat-rotate",
+    "sysstat-summary",
+    "system-update-cleanup",
+    "systemd",
+    "tuned",
+    "udev",
+    "user-runtime-dir@",
+    "user@",
+    "x11-common",
+];
 /// Names that mean something else already.
 const RESERVED: [(&str, &str); 3] = [
     ("base", "what the layers of the base are called"),
@@ -110,6 +203,13 @@ pub(crate) enum AppNameError {
     Reserved { name: String, meaning: &'static str },
     #[error("`{0}` cannot be the name of an app: its program would replace the system's own /usr/bin/{0}")]
     System(String),
+    #[error("`{0}` cannot be the name of an app: its unit would replace the system's own {0}.service")]
+    SystemUnit(String),
+}
+
+/// Whether a base has a unit of this stem, or may have.
+pub(super) fn is_systems_unit(stem: &str) -> bool {
+    SYSTEM_UNITS.contains(&stem) || stem.starts_with("systemd-")
 }
 
 impl AppName {
@@ -145,6 +245,9 @@ impl FromStr for AppName {
         if SYSTEM.contains(&text) || text.starts_with("systemd-") {
             return Err(AppNameError::System(text.to_owned()));
         }
+        if is_systems_unit(text) {
+            return Err(AppNameError::SystemUnit(text.to_owned()));
+        }
         // Its unit would take the place of testboot-health.service or another one of base/shared.
         if text == "testboot" || text.starts_with("testboot-") {
             let meaning = "what the system's own programs and units are called";
@@ -177,13 +280,18 @@ mod tests {
             error,
             "`sh` cannot be the name of an app: its program would replace the system's own /usr/bin/sh"
         );
+        let error = "nftables".parse::<AppName>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`nftables` cannot be the name of an app: its unit would replace the system's own nftables.service"
+        );
         for name in ["testboot", "testboot-health", "testboot-update"] {
             let error = name.parse::<AppName>().unwrap_err().to_string();
             assert!(error.ends_with("it is what the system's own programs and units are called"), "{error}");
         }
-        for name in ["shop", "sshd-stats", "hello", "status", "my-systemd", "testboots"] {
+        for name in ["shop", "sshd-stats", "hello", "status", "my-systemd", "testboots", "user", "cloud"] {
             assert!(name.parse::<AppName>().is_ok(), "{name}");
         }
-        assert!(SYSTEM.is_sorted());
+        assert!(SYSTEM.is_sorted() && SYSTEM_UNITS.is_sorted());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::app::{self, App};
 use super::files::{EntryKind, SourceFile, Tree};
+use super::name::is_systems_unit;
 use super::nginx;
 use super::problem::Problems;
 use super::route::{LOCATION_CONF, UPSTREAM_CONF};
@@ -61,6 +62,9 @@ pub(super) fn read(tree: &Tree, apps: &mut [App], problems: &mut Problems) -> Os
         let path = source.path.clone();
         match Unit::parse(source) {
             Ok(unit) => match app::owner(apps, &unit.name) {
+                Some(_) if is_systems_unit(unit.name.stem()) => {
+                    problems.add(&path, "would replace a unit of the base", "give it another name");
+                }
                 Some(app) => app.units.push(unit),
                 None => os.units.push(unit),
             },

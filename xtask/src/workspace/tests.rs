@@ -172,6 +172,14 @@ fn problems_of_apps() {
         check(&[("apps/hello/go.mod", ""), ("systemd/hello.service", service)], expected);
     };
     app(&hello, &[]);
+    check(
+        &[
+            ("apps/cloud/go.mod", ""),
+            ("systemd/cloud.service", &service("/usr/bin/cloud")),
+            ("systemd/cloud-init.service", "[Service]\nExecStart=/usr/bin/cloud\n"),
+        ],
+        &["systemd/cloud-init.service: would replace a unit of the base; give it another name"],
+    );
     app(&service("@-/usr/bin/hello hello -x"), &[]);
     app(&service("\"/usr/bin/hello\" -x"), &[]);
     app(
