@@ -41,9 +41,12 @@ pub(crate) fn tag(root: &Path) -> Result<String> {
     Ok(tag.to_owned())
 }
 
-/// Files that were never added count: they are in the image.
+/// Files that were never added count, since they are in the image; only beside Cargo.toml there is none that
+/// anything reads, but what commands leave there. Source: git-status(1), "Short Format".
 fn is_dirty(sh: &Shell, root: &Path) -> Result<bool> {
-    Ok(!git(cmd!(sh, "git -C {root} status --porcelain"))?.is_empty())
+    let status = git(cmd!(sh, "git -C {root} status --porcelain"))?;
+    let counts = |line: &str| line.strip_prefix("?? ").is_none_or(|path| path.contains('/'));
+    Ok(status.lines().any(counts))
 }
 
 /// A hook or an alias may have another repository in the environment.

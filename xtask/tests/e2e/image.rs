@@ -235,6 +235,8 @@ fn the_commit_says_when_files_differ() {
     git("commit --quiet -m one");
     let head = git("rev-parse HEAD").trim().to_owned();
     assert_eq!(revision(), Some(head.clone()));
+    workspace.write("cosign.pub", "what a command has left\n");
+    assert_eq!(revision(), Some(head.clone()));
     workspace.write("configs/tmpfiles.d/new.conf", "d /var/lib/new\n");
     assert_eq!(revision(), Some(format!("{head}-dirty")), "a file that was never added is in the image");
 }
