@@ -1,11 +1,13 @@
 //! What a disk file is: its format by its name, its disk's size by what it holds.
 
 use std::fs::File;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::PackError;
 use crate::disk::DiskFormat;
+use crate::read_at::ReadAt;
 
 /// Where a qcow2 has its version and its size. Source: QEMU, docs/interop/qcow2.txt, "Header".
 const QCOW2_SIZE_AT: u64 = 24;
@@ -14,10 +16,21 @@ const QCOW2_SIZE_AT: u64 = 24;
 const QCOW2_BACKING_AT: u64 = 16;
 const QCOW2_FEATURES_AT: u64 = 72;
 const QCOW2_EXTERNAL_DATA: u64 = 1 << 2;
+/// Where it says how large clusters are, as a power of two, how many entries its table of level 1 has, and where that is;
+/// an entry's bits for the place of a table of level 2, which is a cluster. Source: the same, "Cluster mapping".
+const QCOW2_CLUSTER_BITS_AT: u64 = 20;
+const QCOW2_L1_ENTRIES_AT: u64 = 36;
+const QCOW2_L1_AT: u64 = 40;
+const QCOW2_L1_PLACE: u64 = 0x00ff_ffff_ffff_fe00;
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 /// Where a VMDK has its capacity, in sectors of 512 bytes. Source: VMware, Virtual Disk Format 5.0.
 const VMDK_CAPACITY_AT: u64 = 12;
 const SECTOR: u64 = 512;
+/// Where it has the place of its grain directory, and what is there in one that was streamed: it is in the footer, which
+/// is followed by one sector. Source: the same, "Stream-Optimized Compressed Sparse Extents".
+const VMDK_DIRECTORY_AT: u64 = 56;
+const VMDK_DIRECTORY_AT_END: [u8; 8] = [0xff; 8];
+const VMDK_FOOTER: u64 = 2 * SECTOR;
 /// A fixed VHD ends in its footer, with its size at 48.
 /// Source: Virtual Hard Disk Image Format Specification, "Hard Disk Footer Format".
 const VHD_FOOTER: u64 = 512;
@@ -51,7 +64,7 @@ pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackE
             Some(_) | None => Ok(size),
         },
         DiskFormat::Qcow2 => qcow2(&file),
-        DiskFormat::Vmdk => vmdk(&file, 0).ok_or_else(|| refuse("it does not begin like one")),
+        DiskFormat::Vmdk => vmdk(&file, 0, size).ok_or_else(|| refuse("it does not begin and end like one")),
         DiskFormat::Vhd => {
             let footer = size.checked_sub(VHD_FOOTER).ok_or_else(|| refuse("it is too short"))?;
             match (at(&file, footer), at(&file, footer + VHD_SIZE_AT)) {
@@ -81,8 +94,9 @@ pub(crate) fn virtual_size(path: &Path, format: DiskFormat) -> Result<u64, PackE
             let mut archive = tar::Archive::new(&file);
             let entries = archive.entries_with_seek()?.raw(true).take(OVA_ENTRIES);
             let disk = entries.filter_map(Result::ok).find(|entry| entry.path_bytes().ends_with(b".vmdk"));
-            let place = disk.map(|entry| entry.raw_file_position());
-            place.and_then(|place| vmdk(&file, place)).ok_or_else(|| refuse("it holds no VMDK"))
+            let place = disk.map(|entry| (entry.raw_file_position(), entry.size()));
+            let disk = place.and_then(|(start, len)| vmdk(&file, start, start.checked_add(len)?));
+            disk.ok_or_else(|| refuse("it holds no whole VMDK"))
         }
     }
 }
@@ -109,14 +123,40 @@ fn qcow2(file: &File) -> Result<u64, PackError> {
     if features & QCOW2_EXTERNAL_DATA != 0 {
         return Err(PackError::Elsewhere("its data is in another file"));
     }
-    Ok(size)
+    match ends_of_tables(file) {
+        Some(end) if end <= file.metadata()?.len() => Ok(size),
+        Some(_) | None => Err(refuse("it is cut off")),
+    }
 }
 
-/// The size of the disk in a VMDK that begins at `start`.
-fn vmdk(file: &File, start: u64) -> Option<u64> {
-    let magic: [u8; 4] = at(file, start)?;
+/// Where the last of a qcow2's tables of level 2 ends; nothing where the table of level 1 is not there.
+fn ends_of_tables(file: &File) -> Option<u64> {
+    let cluster = 1u64.checked_shl(u32::from_be_bytes(at(file, QCOW2_CLUSTER_BITS_AT)?))?;
+    let entries = u32::from_be_bytes(at(file, QCOW2_L1_ENTRIES_AT)?);
+    let mut table =
+        ReadAt::new(file, u64::from_be_bytes(at(file, QCOW2_L1_AT)?)).take(u64::from(entries) * 8);
+    let mut table = BufReader::new(&mut table);
+    let mut end = 0;
+    for _ in 0..entries {
+        let mut entry = [0; 8];
+        table.read_exact(&mut entry).ok()?;
+        match u64::from_be_bytes(entry) & QCOW2_L1_PLACE {
+            0 => {}
+            place => end = end.max(place.checked_add(cluster)?),
+        }
+    }
+    Some(end)
+}
+
+/// The size of the disk in a VMDK from `start` to `end`. One that was streamed has a copy of its header at the end.
+fn vmdk(file: &File, start: u64, end: u64) -> Option<u64> {
+    let begins = |at_: u64| at::<4>(file, at_).filter(|magic| magic == b"KDMV");
+    begins(start)?;
     let capacity = u64::from_le_bytes(at(file, start + VMDK_CAPACITY_AT)?);
-    if &magic == b"KDMV" { capacity.checked_mul(SECTOR) } else { None }
+    if at(file, start + VMDK_DIRECTORY_AT)? == VMDK_DIRECTORY_AT_END {
+        begins(end.checked_sub(VMDK_FOOTER)?)?;
+    }
+    capacity.checked_mul(SECTOR)
 }
 
 fn at<const N: usize>(file: &File, at: u64) -> Option<[u8; N]> {

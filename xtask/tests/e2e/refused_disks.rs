@@ -12,6 +12,25 @@ use crate::interrupts::names;
 use crate::pack::{CONFIG, MIB, with_disks};
 use crate::testing::Registry;
 
+/// What is hashed while it is packed would be a whole image of half a disk.
+#[test]
+fn a_disk_that_is_cut_off_is_refused() {
+    for (format, why) in [
+        ("qcow2", "it is no qcow2: it is cut off"),
+        ("vmdk", "it is no vmdk: it does not begin and end like one"),
+        ("ova", "it is no ova: it holds no whole VMDK"),
+        ("vhd", "it is no vhd: it does not end like one"),
+    ] {
+        let workspace = with_disks(format, 8);
+        let path = format!("../disks/debian-13-v1.{format}");
+        let disk = File::options().write(true).open(workspace.path(&path)).unwrap();
+        disk.set_len(disk.metadata().unwrap().len() / 2).unwrap();
+        let error = workspace.failure(&format!("pack {path} --to oci:../out:t"));
+        assert!(error.starts_with(&format!("error: packing {path}: {why}\n")), "{error}");
+        assert!(!workspace.path("../out").exists());
+    }
+}
+
 #[test]
 fn what_does_not_do_is_refused() {
     let workspace = with_disks("raw", 8);
