@@ -106,6 +106,9 @@ impl LocalImage {
     pub(super) fn layers_elsewhere(&self) -> Result<Option<String>> {
         let Home::Layout(store) = &self.home else { return Ok(None) };
         for layer in &self.manifest.layers {
+            if store.has_part(layer)? {
+                return Err(damaged(layer));
+            }
             if !store.has(layer)? {
                 return Ok(Some(store.layers_in(layer)?.unwrap_or_else(|| "another place".to_owned())));
             }

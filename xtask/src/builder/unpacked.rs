@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::LocalImage;
 use super::image::{DISTRUST, damaged};
-use crate::hint::WithHint;
+use crate::hint::{WithHint, hinted};
 use crate::oci::digest::DigestWriter;
 use crate::oci::flatten::{self, FlattenError, Plan};
 use crate::oci::{DOCKER_LAYER_GZIP, Descriptor, DiffId, Digest, MediaType};
@@ -40,7 +40,12 @@ impl Unpacked {
             let packed = image.layer(layer)?;
             let writing = || format!("unpacking {} in {}", layer.digest, folder.display());
             let mut tar = tempfile::tempfile_in(folder).with_context(writing)?;
-            let (digest, found) = unpack(packed, &layer.media_type, &mut tar).with_context(writing)?;
+            let (digest, found) = unpack(packed, &layer.media_type, &mut tar)
+                .map_err(|error| match error.raw_os_error() {
+                    Some(_) => error.into(),
+                    None => hinted(error, DISTRUST),
+                })
+                .with_context(writing)?;
             if digest != layer.digest {
                 return Err(damaged(layer));
             }

@@ -82,6 +82,10 @@ fn check_raw(flags: &Disk, session: &Session) -> Result<()> {
         ))
         .hint("leave it out, or name an image with '--from'");
     }
+    if flags.size.is_some() {
+        return Err(anyhow!("'--size' is for disks that are made of an image, and a raw disk has its size"))
+            .hint("leave it out, or name an image with '--from'");
+    }
     for format in &flags.formats {
         if let Some(file) = Configs::file_of(&session.root, *format) {
             session.progress.line(format!("{format}: {file} is for disks of images; the raw stays as it is"));

@@ -205,6 +205,11 @@ impl Store {
         Ok(metadata.len() == descriptor.size)
     }
 
+    /// Whether something is in the blob's place that has another size.
+    pub(crate) fn has_part(&self, descriptor: &Descriptor) -> Result<bool> {
+        Ok(!self.has(descriptor)? && self.blob_path(descriptor.digest).is_file())
+    }
+
     /// Whether the blob is there and undamaged: all of it is read.
     pub(crate) fn holds(&self, descriptor: &Descriptor) -> Result<bool> {
         if !self.has(descriptor)? {

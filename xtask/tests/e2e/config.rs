@@ -300,6 +300,10 @@ fn what_no_disk_can_be_made_with_is_told() {
     error: '--ssh-key' adds a key while a disk is made of an image, and a raw disk is made
     hint: leave it out, or name an image with '--from'
     ");
+    assert_snapshot!(workspace.failure("disk qcow2 --from ../os.raw --size 5GiB"), @"
+    error: '--size' is for disks that are made of an image, and a raw disk has its size
+    hint: leave it out, or name an image with '--from'
+    ");
     fs::remove_file(workspace.path(CONFIG)).unwrap();
     assert_snapshot!(fails(""), @"
     error: what disks are told has a problem

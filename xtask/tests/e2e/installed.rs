@@ -363,6 +363,13 @@ fn what_cannot_be_a_disk_is_told() {
     assert!(!dist.exists());
     let layout = workspace.layout("../out");
     let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    let blob = File::options().write(true).open(layout.blob_path(&layer)).unwrap();
+    blob.set_len(blob.metadata().unwrap().len() / 2).unwrap();
+    let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
+    insta::assert_snapshot!(error, @"
+    error: the layer sha256:HEX is damaged
+    hint: remove the layout, and make the image again
+    ");
     fs::remove_file(layout.blob_path(&layer)).unwrap();
     let error = workspace.failure("disk qcow2 --from oci:../out:t --builder ostree");
     insta::assert_snapshot!(error, @"
