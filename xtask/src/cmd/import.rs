@@ -12,7 +12,7 @@ use super::export::ImageReport;
 use super::versions::{TagChange, Tags};
 use crate::archive::{Archive, ArchiveError, Entry};
 use crate::flags::Import;
-use crate::hint::WithHint;
+use crate::hint::{WithHint, hinted};
 use crate::oci::config::{self, ConfigError};
 use crate::oci::document::{self, DocumentError, oci_media_type};
 use crate::oci::graph::{MAX_DOCUMENTS, Node, nodes};
@@ -67,7 +67,12 @@ pub(crate) fn run(flags: &Import, session: &Session) -> Result<()> {
     let file = File::open(&flags.file)
         .with_context(reading)
         .hint("name a file that 'cargo xtask export' has written")?;
-    let archive = Archive::open(file).hint(damaged).with_context(reading)?;
+    let archive = Archive::open(file)
+        .map_err(|error| match error {
+            ArchiveError::Io(error) => error.into(),
+            error => hinted(error, damaged),
+        })
+        .with_context(reading)?;
     let contents = Contents::read(&archive).hint(damaged).with_context(reading)?;
     registry.check_push(&flags.to.tagged(release::UNVERSIONED))?;
     let Changes { changes, additions } = changes(&contents, &flags.to, &registry, session)?;
