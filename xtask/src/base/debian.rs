@@ -139,11 +139,12 @@ impl Make<'_> {
         sh.change_dir(scratch.path());
         let command = recipe.mmdebstrap(&sh, mode);
 
+        let writing = || format!("writing the layer of {} in {}", distro.name, dir.display());
         let (layer, found) = store.put_new(|out| {
-            let mut writer = LayerWriter::new(Compression::Gzip, out)?;
+            let mut writer = LayerWriter::new(Compression::Gzip, out).with_context(writing)?;
             let found = exec::stream(command, |tar| root::layer(tar, &mut writer), on_line)
                 .hint("lines that start with 'E:' say why; the package mirror has to be reachable")?;
-            let (layer, _) = writer.finish(&distro.name.to_string())?;
+            let (layer, _) = writer.finish(&distro.name.to_string()).with_context(writing)?;
             Ok((layer.descriptor().clone(), (layer, found)))
         })?;
         let kernel = found.kernel.context("the packages brought no kernel in /usr/lib/modules")?;
