@@ -182,7 +182,17 @@ impl<'a> Lab<'a> {
     /// `dist --push`, again.
     fn nothing_changed(&self) -> Result<Row> {
         let image = format!("{}/os", self.proxy.address());
-        let args = ["dist", "--distro", "debian-13", "--base", &self.base, "--push", "--image", &image];
+        let args = [
+            "dist",
+            "--distro",
+            "debian-13",
+            "--base",
+            &self.base,
+            "--push",
+            "--no-disks",
+            "--image",
+            &image,
+        ];
         let first = self.project.build(&args)?;
         let dist = self.project.path().join("target/dist");
         let mut walls = Vec::new();
