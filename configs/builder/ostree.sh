@@ -23,10 +23,12 @@ fail() { echo "E: $*"; exit 1; }
 # First, on the machine: a root in memory that holds the image's programs.
 enter() {
 	mount -t tmpfs -o "mode=0755,size=$MEMORY" tmpfs "$ROOT"
-	tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions \
-		--xattrs '--xattrs-include=*' 2>"$ROOT/said" || { cat "$ROOT/said" >&2 && exit 1; }
-	# tar ends well also if an extended attribute is one that cannot be set here.
-	[ ! -s "$ROOT/said" ] || { cat "$ROOT/said" >&2 && exit 1; }
+	# tar ends well also if an extended attribute is one that cannot be set here, and says so.
+	if ! tar --extract --directory "$ROOT" --numeric-owner --same-owner --preserve-permissions \
+		--xattrs '--xattrs-include=*' 2>"$ROOT/said" || [ -s "$ROOT/said" ]; then
+		cat "$ROOT/said" >&2
+		exit 1
+	fi
 	rm "$ROOT/said"
 	mkdir -p "$ROOT/dev" "$ROOT/proc" "$ROOT/tmp" "$ROOT/work"
 	for device in null zero urandom; do

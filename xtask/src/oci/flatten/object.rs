@@ -33,7 +33,7 @@ impl Objects<'_> {
     }
 
     /// A regular file; nothing for one with extended attributes, which ostree hashes sorted and framed.
-    pub(super) fn begin(&self, metadata: &Metadata) -> Option<Object> {
+    pub(super) fn begin(metadata: &Metadata) -> Option<Object> {
         let (Ok(uid), Ok(gid)) = (u32::try_from(metadata.uid), u32::try_from(metadata.gid)) else {
             return None;
         };

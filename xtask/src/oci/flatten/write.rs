@@ -35,7 +35,7 @@ impl Plan {
     ) -> Result<(), FlattenError> {
         let mut objects = Objects::new(folder);
         self.write_files(open, out, |builder, content, entry| {
-            let Some(object) = objects.begin(&content.metadata) else {
+            let Some(object) = Objects::begin(&content.metadata) else {
                 return content.write(builder, entry);
             };
             let mut entry = Tee { inner: entry, object };
