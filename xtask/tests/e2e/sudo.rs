@@ -86,6 +86,10 @@ fn all_that_is_missing_is_told_at_once() {
     let workspace = Workspace::with_standin();
     let large = "oci:../large:t";
     write_image(&workspace.path("../large"), &[], json!({"containers.bootc": "1"}), Some(9 << 50));
+    // It is elsewhere: no blob here is so large.
+    let layout = workspace.layout("../large");
+    let layer = layout.manifest("t")["layers"][0]["digest"].as_str().unwrap().to_owned();
+    fs::remove_file(layout.blob_path(&layer)).unwrap();
     let settings = SETTINGS.replace("registry.example", "127.0.0.1:1");
     workspace.write("Cargo.toml", &settings);
     fs::create_dir(workspace.path("../bin")).unwrap();
